@@ -1,0 +1,1 @@
+"""Architectures: a config, blocks and an encoder each."""

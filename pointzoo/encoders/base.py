@@ -1,0 +1,288 @@
+"""What every encoder is: a frozen config, declared channels, and one forward pass.
+
+Shape legend: B clouds, N points of all clouds, C point channels, D scene channels, T tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pointzoo import features
+from pointzoo.batch import PointBatch
+from pointzoo.cloud import FloatArray, PointCloud
+from pointzoo.errors import CloudError, ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="EncoderConfig")
+
+CHANNEL_FILL: Mapping[str, float] = {"colors": 0.5, "normals": 0.0}
+"""Optional per-point channels (three values each) and what a cloud without them gets."""
+
+Normalize = Literal["unit_sphere", "center"]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One entry of an encoder's channel contract.
+
+    Attributes:
+        name: ``coords``, ``colors`` or ``normals``.
+        width: Values per point.
+        required: Whether a cloud without it is refused.
+        fill: What every value is when an optional channel is missing.
+    """
+
+    name: str
+    width: int
+    required: bool
+    fill: float | None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Differences between encoders that callers may rely on; each is tested both ways.
+
+    Attributes:
+        tokens: The output holds tokens with coordinates.
+        class_attention: ``encoder.class_attention(batch)`` exists.
+        translation_invariant: Preprocessing removes the position of the cloud.
+        scale_invariant: Preprocessing removes the size of the cloud.
+    """
+
+    tokens: bool
+    class_attention: bool
+    translation_invariant: bool
+    scale_invariant: bool
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Settings shared by all encoders; each architecture extends it.
+
+    Attributes:
+        channels: Optional channels the network reads after x, y, z, in this order.
+        normalize: ``unit_sphere`` moves the centroid to 0 and scales the farthest point to 1;
+            ``center`` only moves the centroid.
+        max_points: A cloud with more points is subsampled inside the encoder, and its features
+            are interpolated back to every point.
+    """
+
+    channels: tuple[str, ...] = ()
+    normalize: Normalize = "unit_sphere"
+    max_points: int = 8192
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: A channel or a normalisation is unknown, or ``max_points`` is below 1.
+        """
+        unknown = set(self.channels) - set(CHANNEL_FILL)
+        if unknown or len(set(self.channels)) != len(self.channels):
+            raise ConfigError(
+                expected=f"channels out of {sorted(CHANNEL_FILL)}, each once",
+                got=repr(self.channels),
+                fix="Coordinates are always there and are not listed.",
+            )
+        if self.normalize not in ("unit_sphere", "center"):
+            raise ConfigError(
+                expected="normalize 'unit_sphere' or 'center'",
+                got=repr(self.normalize),
+                fix="Choose one of the two.",
+            )
+        if self.max_points < 1:
+            raise ConfigError(
+                expected="max_points of at least 1", got=str(self.max_points), fix="Raise it."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+        """Build a config from JSON types.
+
+        Raises:
+            ConfigError: A key is unknown, or a value is out of range.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                expected=f"keys of {cls.__name__}: {', '.join(sorted(known))}",
+                got=f"unknown {', '.join(unknown)}",
+                fix="Remove or correct them.",
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderOutput:
+    """What an encoder computes for a batch.
+
+    Attributes:
+        scene: (B, D) one vector per cloud.
+        point: (N, C) one row per input point in input order, or None where not asked for.
+        tokens: (T, C) features of the encoder's own units (patches), or None.
+        token_coords: (T, 3) where the tokens are, in the frame of the batch, or None.
+        token_offsets: (B,) cumulative token counts, or None.
+    """
+
+    scene: Tensor
+    point: Tensor | None = None
+    tokens: Tensor | None = None
+    token_coords: Tensor | None = None
+    token_offsets: Tensor | None = None
+
+
+class PointEncoder(nn.Module, ABC):
+    """Base of every encoder.
+
+    A subclass sets ``config_class``, ``capabilities``, the two channel counts, and implements
+    :meth:`forward`. It never looks at another cloud of the batch in evaluation, so that a cloud
+    alone gives what it gives in a batch.
+
+    Attributes:
+        config: The frozen settings the encoder was built from.
+        out_channels: C, width of point features and tokens.
+        scene_channels: D, width of the scene feature.
+    """
+
+    config_class: ClassVar[type[EncoderConfig]]
+    capabilities: ClassVar[Capabilities]
+
+    def __init__(self, config: EncoderConfig, *, out_channels: int, scene_channels: int) -> None:
+        """Keep the config and the widths."""
+        super().__init__()
+        self.config = config
+        self.out_channels = out_channels
+        self.scene_channels = scene_channels
+
+    @property
+    def in_channels(self) -> int:
+        """Values per point that the network reads, coordinates included."""
+        return 3 + 3 * len(self.config.channels)
+
+    @property
+    def channel_contract(self) -> tuple[Channel, ...]:
+        """What the encoder reads from a cloud, in order."""
+        optional = (Channel(c, 3, False, CHANNEL_FILL[c]) for c in self.config.channels)
+        return (Channel("coords", 3, True, None), *optional)
+
+    def geometry(self, batch: PointBatch) -> Any:
+        """Compute what depends on the points but not on the weights (neighbours, samples).
+
+        Two encoders of the same config (a teacher and its student) can share the result by passing
+        it to :meth:`forward`. The default is None: nothing worth sharing.
+        """
+        return None
+
+    @abstractmethod
+    def forward(
+        self, batch: PointBatch, *, points: bool = True, geometry: Any = None
+    ) -> EncoderOutput:
+        """Encode a batch.
+
+        Args:
+            batch: Preprocessed clouds (see :meth:`preprocess`).
+            points: Whether to compute the per-point features; training on scene features skips them.
+            geometry: The result of :meth:`geometry` for this very batch, if already known.
+
+        Raises:
+            CloudError: The batch has another number of channels than the encoder reads.
+        """
+
+    def check_channels(self, batch: PointBatch) -> None:
+        """Refuse a batch whose channels are not the declared ones.
+
+        Raises:
+            CloudError: The number of channels differs.
+        """
+        got = batch.features.shape[1]
+        if got != self.in_channels - 3:
+            raise CloudError(
+                expected=f"{self.in_channels - 3} channels after the coordinates {self.config.channels}",
+                got=str(got),
+                fix="Build the batch with encoder.preprocess, or create the encoder with these channels.",
+            )
+
+    def preprocess(self, cloud: PointCloud) -> tuple[Tensor, Tensor]:
+        """Turn a cloud into what the network reads.
+
+        Args:
+            cloud: At least one point, finite coordinates.
+
+        Returns:
+            Coordinates (N, 3) and channels (N, C - 3), float32, C being :attr:`in_channels`.
+
+        Raises:
+            CloudError: The cloud is empty or holds NaN or infinite values in what is read.
+        """
+        cloud.require_usable()
+        coords = normalize_coords(cloud.coords, self.config.normalize)
+        columns = []
+        for name in self.config.channels:
+            value: FloatArray | None = getattr(cloud, name)
+            if value is None:
+                value = np.full((len(cloud), 3), CHANNEL_FILL[name], np.float32)
+            columns.append(_require_finite(name, value))
+        extra = np.concatenate(columns, axis=1) if columns else np.zeros((len(cloud), 0), np.float32)
+        return torch.from_numpy(coords), torch.from_numpy(extra)
+
+    @overload
+    def extract(self, source: features.Source, **options: Any) -> features.Features: ...
+
+    @overload
+    def extract(self, source: Sequence[features.Source], **options: Any) -> list[features.Features]: ...
+
+    def extract(self, source: Any, **options: Any) -> Any:
+        """Compute features of one cloud or several; see :func:`pointzoo.features.extract`."""
+        return features.extract(self, source, **options)
+
+
+def normalize_coords(coords: FloatArray, normalize: Normalize) -> FloatArray:
+    """Centre (and scale) coordinates in float64, then convert to float32.
+
+    The centroid is summed exactly (``math.fsum``), so that the result does not depend on the order
+    of the points.
+
+    Args:
+        coords: (N, 3) finite values of any size.
+        normalize: See :class:`EncoderConfig`.
+
+    Returns:
+        (N, 3) float32.
+    """
+    reach = float(np.abs(coords).max()) or 1.0
+    scaled = coords / reach  # sums and squares cannot overflow from here on
+    centroid = np.array([math.fsum(column) / len(coords) for column in scaled.T])
+    centred = scaled - centroid
+    if normalize == "center":
+        return (centred * reach).astype(np.float32)
+    largest = float(np.abs(centred).max())
+    if largest == 0.0:
+        return np.zeros_like(centred, dtype=np.float32)
+    centred = centred / largest
+    return (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
+
+
+def _require_finite(name: str, value: FloatArray) -> FloatArray:
+    if not np.isfinite(value).all():
+        raise CloudError(
+            expected=f"finite {name}",
+            got=f"{int((~np.isfinite(value)).any(axis=1).sum())} points with NaN or infinite {name}",
+            fix=f"Mend them, or drop the channel with cloud.replace({name}=None).",
+        )
+    return value
