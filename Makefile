@@ -1,0 +1,31 @@
+# `make check` is what .ci/run runs in a fresh virtual environment, and what the README tells people to type.
+# Two test workers with one thread each: torch's own threads would fight over the same cores.
+PYTHON ?= python
+WORKERS ?= 2
+
+.PHONY: check format lint types layers test docs
+
+check: lint types layers test
+
+lint:
+	ruff check .
+	ruff format --check .
+
+types:
+	mypy
+
+layers:
+	lint-imports --no-cache
+
+test:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS) --durations 10 \
+		--cov --cov-report term --cov-report json:.coverage.json
+	$(PYTHON) scripts/branch_coverage.py .coverage.json
+
+# Everything below changes files.
+format:
+	ruff check --fix .
+	ruff format .
+
+docs:
+	cog -r -I scripts README.md docs/architecture.md docs/cli.md

@@ -1,0 +1,82 @@
+"""Write the generated parts of the documents; cog calls these functions (``make docs``).
+
+``cog --check`` compares the documents with what these functions return, so a table cannot drift
+away from the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the tools of the development environment bring it on older versions
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table, with an empty line on either side.
+
+    Args:
+        header: One title per column.
+        rows: One cell per column.
+    """
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n\n"
+
+
+def module_table() -> str:
+    """Return every module of the package with the first sentence of its docstring."""
+    rows = []
+    for path in sorted((ROOT / "pointzoo").rglob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if not docstring and path.name == "__init__.py":
+            continue
+        relative = path.relative_to(ROOT)
+        name = relative.parent if path.name == "__init__.py" else relative.with_suffix("")
+        dotted = ".".join(name.parts)
+        rows.append((f"[`{dotted}`](../{relative.as_posix()})", _first_sentence(docstring)))
+    return table(("Module", "What it is for"), rows)
+
+
+def _first_sentence(docstring: str) -> str:
+    paragraph = " ".join(docstring.split("\n\n")[0].split())
+    return paragraph.replace("|", "\\|")
+
+
+def layers() -> str:
+    """Return the layers that import-linter holds, top first, as a code block."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    blocks = []
+    for contract in contracts:
+        if contract["type"] == "layers":
+            names = "\n".join(f"    {layer}" for layer in contract["layers"])
+            blocks.append(f"{contract['containers'][0]}:\n{names}")
+    return "\n```text\n" + "\n\n".join(blocks) + "\n```\n\n"
+
+
+def cli_reference() -> str:
+    """Return a section per command with its help text, arguments and options."""
+    from pointzoo import cli
+
+    return "".join(_command_section(path, command) for path, command in _walk("pointzoo", cli.main))
+
+
+def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from _walk(f"{path} {name}", command.commands[name])
+
+
+def _command_section(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
+    return f"\n## {path}\n\n```text\n{command.get_help(context)}\n```\n"
