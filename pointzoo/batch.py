@@ -30,18 +30,14 @@ class PointBatch:
 
     def __post_init__(self) -> None:
         """Check the shapes; values are checked where clouds come in."""
-        rows = len(self.coords)
-        if self.coords.shape != (rows, 3) or self.features.shape[:1] != (rows,):
+        _require_matrices([self.coords], [self.features])
+        _require_one_device([self.coords, self.features, self.offsets])
+        rows, dtype = len(self.coords), self.offsets.dtype
+        if self.offsets.ndim != 1 or dtype.is_floating_point or dtype == torch.bool:
             raise CloudError(
-                expected="coords (N, 3) and features (N, C)",
-                got=f"{tuple(self.coords.shape)} and {tuple(self.features.shape)}",
-                fix="Build the batch with PointBatch.collate.",
-            )
-        if len({self.coords.device, self.features.device, self.offsets.device}) > 1:
-            raise CloudError(
-                expected="coords, features and offsets on one device",
-                got=f"{self.coords.device}, {self.features.device}, {self.offsets.device}",
-                fix="Move the whole batch with batch.to(device).",
+                expected="offsets (B,) of integers",
+                got=f"shape {tuple(self.offsets.shape)} of {dtype}",
+                fix="Offsets are cumulative row counts without a leading zero.",
             )
         counts = self.counts
         if len(counts) == 0 or bool((counts <= 0).any()) or int(self.offsets[-1]) != rows:
@@ -52,7 +48,9 @@ class PointBatch:
             )
 
     @classmethod
-    def collate(cls, coords: Sequence[Tensor], features: Sequence[Tensor] | None = None) -> PointBatch:
+    def collate(
+        cls, coords: Sequence[Tensor], features: Sequence[Tensor] | None = None
+    ) -> PointBatch:
         """Put clouds one after the other.
 
         Args:
@@ -60,14 +58,20 @@ class PointBatch:
             features: One (N_b, C) tensor per cloud; None for no channels.
 
         Raises:
-            CloudError: There is no cloud, or one is empty.
+            CloudError: There is no cloud, one is empty, the shapes of a cloud do not fit, or the
+                tensors live on different devices.
         """
         if not coords:
-            raise CloudError(expected="at least one cloud", got="none", fix="Pass a non-empty list.")
+            raise CloudError(
+                expected="at least one cloud", got="none", fix="Pass a non-empty list."
+            )
+        none = [c.new_zeros((*c.shape[:1], 0)) for c in coords]
+        extra = none if features is None else list(features)
+        _require_matrices(coords, extra)
+        _require_one_device([*coords, *extra])
         flat = torch.cat(list(coords))
-        extra = flat.new_zeros(len(flat), 0) if features is None else torch.cat(list(features))
         sizes = torch.tensor([len(c) for c in coords], device=flat.device)
-        return cls(flat, extra, sizes.cumsum(0))
+        return cls(flat, torch.cat(extra), sizes.cumsum(0))
 
     @classmethod
     def stack(cls, coords: Tensor, features: Tensor | None = None) -> PointBatch:
@@ -76,7 +80,17 @@ class PointBatch:
         Args:
             coords: (B, P, 3).
             features: (B, P, C), or None for no channels.
+
+        Raises:
+            CloudError: Shapes do not fit, or there is no cloud or no point.
         """
+        if coords.ndim != 3 or (features is not None and features.shape[:-1] != coords.shape[:2]):
+            got = "no features" if features is None else str(tuple(features.shape))
+            raise CloudError(
+                expected="coords (B, P, 3) and features (B, P, C)",
+                got=f"{tuple(coords.shape)} and {got}",
+                fix="Use PointBatch.collate for clouds of different sizes.",
+            )
         clouds, points, _ = coords.shape
         flat = coords.reshape(clouds * points, 3)  # (B, P, 3) -> (N, 3)
         channels = 0 if features is None else features.shape[2]
@@ -102,12 +116,40 @@ class PointBatch:
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Cut rows that belong to the points (N, ...) into one tensor per cloud."""
-        return values.split(self.counts.tolist())
+        return torch.split(values, self.counts.tolist())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PointBatch:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> PointBatch:
         """Move to a device and / or convert the floating-point tensors."""
         return PointBatch(
             self.coords.to(device=device, dtype=dtype),
             self.features.to(device=device, dtype=dtype),
             self.offsets.to(device=device),
+        )
+
+
+def _require_matrices(coords: Sequence[Tensor], features: Sequence[Tensor]) -> None:
+    """Refuse anything but floating-point (N_b, 3) and (N_b, C) with one C for all clouds."""
+    shapes = [(tuple(c.shape), tuple(f.shape)) for c, f in zip(coords, features, strict=False)]
+    fits = len(coords) == len(features) and all(
+        len(c) == 2 and c[1] == 3 and len(f) == 2 and f == (c[0], shapes[0][1][1])
+        for c, f in shapes
+    )
+    if not (fits and all(t.is_floating_point() for t in (*coords, *features))):
+        kinds = sorted({str(t.dtype) for t in (*coords, *features)})
+        raise CloudError(
+            expected="floating-point coords (N, 3) and features (N, C), one of each per cloud",
+            got=f"{len(coords)} and {len(features)} of {', '.join(kinds)}: {shapes[:4]}",
+            fix="Build the batch from what encoder.preprocess returns.",
+        )
+
+
+def _require_one_device(tensors: Sequence[Tensor]) -> None:
+    devices = sorted({str(t.device) for t in tensors})
+    if len(devices) > 1:
+        raise CloudError(
+            expected="coords, features and offsets on one device",
+            got=" and ".join(devices),
+            fix="Move the whole batch with batch.to(device).",
         )

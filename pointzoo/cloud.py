@@ -56,7 +56,7 @@ class PointCloud:
         if self.labels is not None:
             self._set("labels", _same_length("labels", _labels(self.labels), count))
         fields = {
-            name: _read_only(_same_length(f"field {name!r}", np.asarray(value), count))
+            name: _read_only(_same_length(f"field {name!r}", _array(name, value), count))
             for name, value in self.fields.items()
         }
         object.__setattr__(self, "fields", MappingProxyType(fields))
@@ -86,14 +86,27 @@ class PointCloud:
 
         Args:
             index: (M,) integers, or (N,) booleans.
+
+        Raises:
+            CloudError: The index has another shape or type, or names a row that is not there.
         """
         rows = np.asarray(index)
+        if rows.shape == (0,) and rows.dtype == np.float64:  # what numpy makes of an empty list
+            rows = rows.astype(np.int64)
+        try:
+            coords = self.coords[rows]
+        except IndexError as error:
+            raise CloudError(
+                expected=f"integers below {len(self)}, or {len(self)} booleans",
+                got=f"shape {rows.shape} of {rows.dtype}: {error}",
+                fix="Pass row numbers, or a mask such as cloud.coords[:, 2] > 0.",
+            ) from error
 
         def take(value: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if value is None else value[rows]
 
         return PointCloud(
-            coords=self.coords[rows],
+            coords=coords,
             colors=take(self.colors),
             normals=take(self.normals),
             labels=take(self.labels),
@@ -132,15 +145,27 @@ def _read_only(value: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+def _array(name: str, value: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with a gradient
+        raise CloudError(
+            expected=f"{name} as an array",
+            got=f"a {type(value).__name__}: {error}",
+            fix="Pass one row per point, all of one length; of a tensor x.detach().cpu().",
+        ) from error
+
+
 def _matrix(name: str, value: ArrayLike, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise CloudError(
             expected=f"{name} as an (N, 3) array of real numbers",
             got=f"shape {array.shape} of {array.dtype}",
             fix="Pass one row per point: x, y, z.",
         )
-    return array.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # too large for the type: infinite, refused where it is used
+        return array.astype(dtype, copy=False)
 
 
 def _same_length(name: str, value: NDArray[Any], count: int) -> NDArray[Any]:
@@ -155,7 +180,7 @@ def _same_length(name: str, value: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def _unit_colors(value: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(value)
+    array = _array("colors", value)
     scale = float(np.iinfo(array.dtype).max) if array.dtype.kind == "u" else 1.0
     if array.dtype.kind == "i":  # a signed type holds 0..255 by convention
         scale = 255.0
@@ -170,11 +195,12 @@ def _unit_colors(value: ArrayLike) -> NDArray[Any]:
 
 
 def _labels(value: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(value)
-    if array.ndim != 1 or array.dtype.kind not in "iub":
+    array = _array("labels", value)
+    too_large = array.dtype == np.uint64 and bool((array > np.iinfo(np.int64).max).any())
+    if array.ndim != 1 or array.dtype.kind not in "iub" or too_large:
         raise CloudError(
-            expected="labels as an (N,) array of integers",
-            got=f"shape {array.shape} of {array.dtype}",
+            expected="labels as an (N,) array of integers below 2**63",
+            got=f"shape {array.shape} of {array.dtype}{' with larger ones' * too_large}",
             fix="Pass one integer per point.",
         )
     return array.astype(np.int64, copy=False)
