@@ -80,3 +80,11 @@ def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Comman
 def _command_section(path: str, command: click.Command) -> str:
     context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
     return f"\n## {path}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def zoo_table() -> str:
+    """Return the architectures and the bundled weights."""
+    import pointzoo as pz
+
+    rows = [(f"`{info.name}`", str(info)) for info in pz.list_encoders()]
+    return table(("Name", "What it is"), rows)
