@@ -1,0 +1,397 @@
+"""The card of a weight: where it comes from, what it may be used for, and what it cannot do.
+
+A card is the ``README.md`` of a weight folder. Its header (YAML between two ``---`` lines) holds
+the fields that the Hub reads and, under ``pointzoo``, the provenance; the text says the same to
+people.
+:func:`render_card` writes both from one :class:`Card`, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pointzoo.errors import FormatError
+
+CARD_FILE = "README.md"
+CARD_SCHEMA = 1
+LIBRARY = "pointzoo"
+PIPELINE_TAG = "feature-extraction"
+SECTIONS = (
+    "Trained on",
+    "How it was trained",
+    "Metrics",
+    "Licences",
+    "Intended use",
+    "What it cannot do",
+)
+COMMERCIAL_LICENSES = frozenset(
+    {
+        "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0",
+        "cc-by-4.0", "cc-by-sa-4.0", "lal-1.3", "unlicense",
+    }
+)  # fmt: skip
+"""Licences, by Hub identifier, that allow commercial use of what they cover."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One source of training data.
+
+    Attributes:
+        name: What it is, with the version.
+        author: Who made it.
+        license: Hub identifier in lower case, for example ``cc-by-3.0``.
+        url: Where it can be had; may be empty.
+    """
+
+    name: str
+    author: str
+    license: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured figure.
+
+    Attributes:
+        name: What was measured and on which data.
+        value: The figure with its unit and interval, as it should be read.
+        command: The command that measures it again.
+    """
+
+    name: str
+    value: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+        name: Name of the weight, ``architecture.recipe_corpus``.
+        architecture: A registered architecture.
+        summary: One paragraph: what the weight is.
+        license: Licence of the weight, Hub identifier.
+        code_license: Licence of the code that runs it.
+        sources: What it was trained on; their licences are the licences of the data.
+        command: The command that trained it.
+        seed: The seed of that command.
+        commit: The commit of pointzoo that it ran at, 7 to 40 hexadecimal digits.
+        hardware: What it ran on.
+        hours: How long it ran, wall clock.
+        results: Measured figures.
+        intended_use: What it is good for, Markdown.
+        limitations: What it cannot do, Markdown.
+        tags: Tags for the Hub beside the architecture.
+        datasets: Training sets that have a Hub name.
+        metrics: Hub names of the metrics.
+        notes: Further sections (pictures), Markdown; may be empty.
+    """
+
+    name: str
+    architecture: str
+    summary: str
+    license: str
+    code_license: str
+    sources: tuple[DataSource, ...]
+    command: str
+    seed: int
+    commit: str
+    hardware: str
+    hours: float
+    results: tuple[Metric, ...]
+    intended_use: str
+    limitations: str
+    tags: tuple[str, ...] = ("point-cloud", "3d", "self-supervised")
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    notes: str = field(default="", repr=False)
+
+    @property
+    def data_licenses(self) -> tuple[str, ...]:
+        """Licences of the training data, sorted, each once."""
+        return tuple(sorted({source.license for source in self.sources}))
+
+    @property
+    def commercial(self) -> bool:
+        """Whether code, weight and training data all allow commercial use."""
+        return {self.license, self.code_license, *self.data_licenses} <= COMMERCIAL_LICENSES
+
+
+def render_card(card: Card) -> str:
+    """Return the card as Markdown with its header."""
+    import yaml
+
+    header = yaml.safe_dump(_header(card), sort_keys=False, allow_unicode=True, width=10_000)
+    parts = [
+        f"---\n{header}---\n",
+        f"# {card.name}\n\n{card.summary.strip()}\n",
+        _section("Trained on", _source_table(card)),
+        _section("How it was trained", _recipe(card)),
+        _section("Metrics", _metric_list(card)),
+        _section("Licences", _licenses(card)),
+        _section("Intended use", card.intended_use),
+        _section("What it cannot do", card.limitations),
+    ]
+    notes = [f"{card.notes.strip()}\n"] if card.notes.strip() else []
+    return "\n".join(parts + notes)
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read a card.
+
+    Args:
+        path: A ``README.md``, or the folder that holds it.
+
+    Raises:
+        FormatError: The file is missing, its header cannot be parsed, or something required is
+            missing or of the wrong type; the message lists everything that is wrong.
+    """
+    header, body = _split(_card_file(path))
+    problems = _problems(header, body)
+    if problems:
+        raise FormatError(
+            expected=f"a complete card in {path}",
+            got="; ".join(problems),
+            fix="Fill the gaps; pointzoo.cards.render_card writes a complete card.",
+        )
+    own = header[LIBRARY]
+    title, summary = _title(body)
+    sections = _sections(body)
+    known = {heading: sections.pop(heading) for heading in SECTIONS}
+    return Card(
+        name=title,
+        summary=summary,
+        architecture=own["architecture"],
+        license=header["license"],
+        code_license=own["code_license"],
+        sources=tuple(DataSource(**source) for source in own["sources"]),
+        command=own["command"],
+        seed=own["seed"],
+        commit=own["commit"],
+        hardware=own["hardware"],
+        hours=float(own["hours"]),
+        results=tuple(Metric(**result) for result in own["results"]),
+        intended_use=known["Intended use"],
+        limitations=known["What it cannot do"],
+        tags=tuple(tag for tag in header["tags"] if tag != own["architecture"]),
+        datasets=tuple(header["datasets"]),
+        metrics=tuple(header["metrics"]),
+        notes="\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items()),
+    )
+
+
+def check_card(folder: str | os.PathLike[str]) -> list[str]:
+    """Return what is wrong with the card of a weight folder, as sentences; empty if nothing is.
+
+    Beside what :func:`read_card` wants, the card names the architecture of ``config.json``, every
+    picture it shows is there, and its text is what its header says.
+
+    Raises:
+        FormatError: There is no card, or its header cannot be parsed at all.
+    """
+    root = Path(folder)
+    header, body = _split(_card_file(root))
+    problems = _problems(header, body)
+    shown = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", body)
+    problems += [
+        f"the picture {name} is not in the folder"
+        for name in shown
+        if "://" not in name and not (root / name).is_file()
+    ]
+    if not problems:
+        card = read_card(root)
+        problems += _config_problems(root, card)
+        if render_card(card) != _read_text(root / CARD_FILE):
+            problems.append(
+                "the text and the header disagree; render_card writes both from one Card"
+            )
+    return problems
+
+
+def _header(card: Card) -> dict[str, Any]:
+    return {
+        "license": card.license,
+        "library_name": LIBRARY,
+        "pipeline_tag": PIPELINE_TAG,
+        "tags": [card.architecture, *card.tags],
+        "datasets": list(card.datasets),
+        "metrics": list(card.metrics),
+        LIBRARY: {
+            "schema": CARD_SCHEMA,
+            "architecture": card.architecture,
+            "code_license": card.code_license,
+            "command": card.command,
+            "seed": card.seed,
+            "commit": card.commit,
+            "hardware": card.hardware,
+            "hours": card.hours,
+            "sources": [asdict(source) for source in card.sources],
+            "results": [asdict(result) for result in card.results],
+        },
+    }
+
+
+def _section(heading: str, text: str) -> str:
+    return f"## {heading}\n\n{text.strip()}\n"
+
+
+def _source_table(card: Card) -> str:
+    rows = [
+        f"| {f'[{s.name}]({s.url})' if s.url else s.name} | {s.author} | {s.license} |"
+        for s in card.sources
+    ]
+    return "\n".join(["| source | author | licence |", "|---|---|---|", *rows])
+
+
+def _recipe(card: Card) -> str:
+    return (
+        f"    {card.command}\n\n"
+        f"Seed {card.seed}, commit `{card.commit}`, {card.hours:g} hours on {card.hardware}."
+    )
+
+
+def _metric_list(card: Card) -> str:
+    return "\n".join(f"- {r.name}: **{r.value}**, by `{r.command}`" for r in card.results)
+
+
+def _licenses(card: Card) -> str:
+    use = "allow" if card.commercial else "do not all allow"
+    return (
+        f"Code: {card.code_license}. Weights: {card.license}. "
+        f"Training data: {', '.join(card.data_licenses)}. Together they {use} commercial use."
+    )
+
+
+def _card_file(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    return file / CARD_FILE if file.is_dir() else file
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(
+            expected=f"a card at {file}",
+            got=f"{type(error).__name__}",
+            fix="A weight folder holds README.md, UTF-8.",
+        ) from error
+
+
+def _split(file: Path) -> tuple[dict[str, Any], str]:
+    import yaml
+
+    found = re.match(r"---\n(.*?\n)---\n(.*)", _read_text(file), re.DOTALL)
+    try:
+        header = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date may be a ValueError
+        header, found = str(error).splitlines()[0], None
+    if found is None or not isinstance(header, dict):
+        raise FormatError(
+            expected=f"{file} to begin with a YAML header between two lines '---'",
+            got=header if isinstance(header, str) else "none",
+            fix="See docs for the fields, or write the card with pointzoo.cards.render_card.",
+        )
+    return header, found[2]
+
+
+def _title(body: str) -> tuple[str, str]:
+    found = re.match(r"\s*# ([^\n]+)\n(.*?)(?=\n## |\Z)", body, re.DOTALL)
+    return (found[1].strip(), found[2].strip()) if found else ("", "")
+
+
+def _sections(body: str) -> dict[str, str]:
+    found = re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", body, re.DOTALL | re.MULTILINE)
+    return {heading.strip(): text.strip() for heading, text in found}
+
+
+_TEXT, _LIST, _WHOLE, _NUMBER = (str,), (list,), (int,), (int, float)
+_HUB_FIELDS = {"license": _TEXT, "tags": _LIST, "datasets": _LIST, "metrics": _LIST}
+_OWN_FIELDS = {
+    "architecture": _TEXT,
+    "code_license": _TEXT,
+    "command": _TEXT,
+    "seed": _WHOLE,
+    "commit": _TEXT,
+    "hardware": _TEXT,
+    "hours": _NUMBER,
+    "sources": _LIST,
+    "results": _LIST,
+}
+_MAY_BE_EMPTY = ("datasets", "seed")
+
+
+def _problems(header: Mapping[str, Any], body: str) -> list[str]:
+    own = header.get(LIBRARY)
+    own = own if isinstance(own, dict) else {}
+    problems = _field_problems(header, _HUB_FIELDS, "") + _field_problems(
+        own, _OWN_FIELDS, "pointzoo."
+    )
+    for key, value in (("library_name", LIBRARY), ("pipeline_tag", PIPELINE_TAG)):
+        if header.get(key) != value:
+            problems.append(f"{key} is not {value!r}")
+    if own.get("schema") != CARD_SCHEMA:
+        problems.append(f"pointzoo.schema is not {CARD_SCHEMA}")
+    if not re.fullmatch(r"[0-9a-f]{7,40}", str(own.get("commit"))):
+        problems.append("pointzoo.commit is not 7 to 40 hexadecimal digits")
+    problems += _entry_problems(
+        "sources", own.get("sources"), ("name", "author", "license"), ("url",)
+    )
+    problems += _entry_problems("results", own.get("results"), ("name", "value", "command"), ())
+    title, summary = _title(body)
+    if not title or not summary:
+        problems.append("there is no title with a paragraph below it")
+    sections = _sections(body)
+    return problems + [
+        f"section {s!r} is missing or empty" for s in SECTIONS if not sections.get(s)
+    ]
+
+
+def _field_problems(
+    values: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], prefix: str
+) -> list[str]:
+    problems = []
+    for key, kinds in fields.items():
+        value = values.get(key)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            problems.append(f"{prefix}{key} is missing or not of type {wanted}")
+        elif not value and key not in _MAY_BE_EMPTY:
+            problems.append(f"{prefix}{key} is empty")
+    return problems
+
+
+def _entry_problems(
+    name: str, entries: Any, required: tuple[str, ...], optional: tuple[str, ...]
+) -> list[str]:
+    problems = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        values = entry if isinstance(entry, dict) else {}
+        missing = [key for key in required if not values.get(key)]
+        if missing:
+            problems.append(f"pointzoo.{name}[{index}] lacks {', '.join(missing)}")
+        wrong = [str(k) for k, v in values.items() if not isinstance(v, str)]
+        wrong += [str(k) for k in values if k not in required + optional and str(k) not in wrong]
+        if wrong:
+            problems.append(f"pointzoo.{name}[{index}] has unknown or non-text {', '.join(wrong)}")
+    return problems
+
+
+def _config_problems(root: Path, card: Card) -> list[str]:
+    try:
+        config = json.loads(_read_text(root / "config.json"))
+    except ValueError:  # FormatError, too, is one
+        return ["there is no readable config.json beside the card"]
+    found = config.get("architecture") if isinstance(config, dict) else None
+    if found != card.architecture:
+        return [f"config.json holds the architecture {found!r}, the card {card.architecture!r}"]
+    return []

@@ -1,0 +1,251 @@
+"""Encoders by name: build one, load a pretrained one, list what there is."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from pointzoo.cards import Card, read_card
+from pointzoo.encoders.base import Capabilities, Channel, PointEncoder
+from pointzoo.encoders.registry import ARCHITECTURES, build
+from pointzoo.errors import ConfigError, FormatError, UnknownNameError
+from pointzoo.weights import MODEL_FILE, build_described, load_folder, read_config, save_encoder
+
+__all__ = [
+    "WEIGHTS",
+    "EncoderInfo",
+    "Weight",
+    "create_encoder",
+    "encoder_info",
+    "list_encoders",
+    "load_encoder",
+    "save_encoder",
+]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A pretrained weight, pinned.
+
+    Attributes:
+        name: ``architecture.recipe_corpus``; its folder in ``weights_cards`` has the same name.
+        architecture: A registered architecture.
+        sha256: Checksum of its ``model.safetensors``.
+    """
+
+    name: str
+    architecture: str
+    sha256: str
+
+
+_TABLE: tuple[Weight, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What there is to know about an encoder before loading it.
+
+    Attributes:
+        name: Registered name, or the name of the folder.
+        architecture: Its architecture; equal to ``name`` for one without trained weights.
+        description: One line about the architecture.
+        pretrained: Whether it has trained weights.
+        parameters: Number of parameters.
+        channels: What it reads from a cloud, in order.
+        out_channels: C, width of a point feature.
+        scene_channels: D, width of the scene feature.
+        max_points: Larger clouds are subsampled inside, and interpolated back.
+        capabilities: What differs between encoders.
+        commercial: Whether code, weights and training data allow commercial use; None if no card
+            says so.
+        runs_here: Whether no package, device or download is missing on this machine.
+        sha256: Checksum of the weight, or None.
+        folder: Where the weight lies, or None.
+        card: The card of the weight, or None if it has no complete one.
+    """
+
+    name: str
+    architecture: str
+    description: str
+    pretrained: bool
+    parameters: int
+    channels: tuple[Channel, ...]
+    out_channels: int
+    scene_channels: int
+    max_points: int
+    capabilities: Capabilities
+    commercial: bool | None
+    runs_here: bool = True
+    sha256: str | None = None
+    folder: Path | None = None
+    card: Card | None = None
+
+
+def _unique(table: tuple[Weight, ...]) -> Mapping[str, Weight]:
+    names = [*(entry.name for entry in table), *ARCHITECTURES]
+    assert len(set(names)) == len(names), f"duplicate name in {names}"
+    return MappingProxyType({entry.name: entry for entry in table})
+
+
+WEIGHTS: Mapping[str, Weight] = _unique(_TABLE)
+
+
+def weights_folder() -> Path:
+    """Return the folder of the bundled weights: inside the wheel, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "weights_cards"
+    return installed if installed.is_dir() else package.parent / "weights_cards"
+
+
+def create_encoder(architecture: str, *, seed: int = 0, **config: Any) -> PointEncoder:
+    """Build an encoder with random weights, on the CPU, in evaluation mode.
+
+    The global random state is neither read nor changed.
+
+    Args:
+        architecture: A registered architecture, for example ``"vit3d_tiny"``.
+        seed: Seed of the random weights.
+        config: Settings that differ from the architecture's own, for example
+            ``channels=("colors",)``.
+
+    Raises:
+        UnknownNameError: There is no such architecture.
+        ConfigError: A setting is unknown or out of range.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(architecture, **config).eval()
+
+
+def load_encoder(
+    source: str | os.PathLike[str], *, device: str | torch.device = "cpu"
+) -> PointEncoder:
+    """Load a pretrained encoder: float32, evaluation mode, verified.
+
+    The sha256 of the tensors and the encoder's output on a bundled sample must be those that were
+    written down when the weight was made. Nothing is printed, nothing is fetched.
+
+    Args:
+        source: A registered name (:func:`list_encoders` with ``pretrained=True``), or a folder
+            written by :func:`save_encoder`. A name wins over a folder of the same name.
+        device: Where the encoder shall live.
+
+    Raises:
+        UnknownNameError: ``source`` is neither; the message lists the nearest names.
+        WeightError: The weight is damaged or not what its config or the registry says.
+        ConfigError: There is no such device.
+    """
+    folder, weight = _locate(source)
+    encoder = load_folder(folder, sha256=weight.sha256 if weight else None)
+    try:
+        return encoder.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(
+            expected="a device of this machine", got=f"{device!s}", fix=str(error).splitlines()[0]
+        ) from error
+
+
+def list_encoders(
+    pattern: str = "*",
+    *,
+    pretrained: bool | None = None,
+    commercial: bool | None = None,
+    runs_here: bool | None = None,
+) -> list[str]:
+    """Return the names of the encoders that match, sorted.
+
+    Args:
+        pattern: Shell pattern, for example ``"vit3d*"``.
+        pretrained: Only those with (True) or without (False) trained weights.
+        commercial: Only those whose three licences allow (True) or do not allow (False)
+            commercial use.
+        runs_here: Only those that can (True) or cannot (False) run on this machine as it is.
+    """
+    wanted = {"pretrained": pretrained, "commercial": commercial, "runs_here": runs_here}
+    asked = {key: value for key, value in wanted.items() if value is not None}
+    names = fnmatch.filter(sorted([*ARCHITECTURES, *WEIGHTS]), pattern)
+    if not asked:
+        return names
+    infos = [encoder_info(name) for name in names]
+    return [i.name for i in infos if all(getattr(i, key) == value for key, value in asked.items())]
+
+
+def encoder_info(source: str | os.PathLike[str]) -> EncoderInfo:
+    """Describe an architecture, a pretrained encoder, or a weight folder, without loading weights.
+
+    Args:
+        source: A name of :func:`list_encoders`, or a folder.
+
+    Raises:
+        UnknownNameError: There is no such name or folder.
+        WeightError: ``config.json`` of the folder is malformed.
+    """
+    if isinstance(source, str) and source in ARCHITECTURES:
+        with torch.device("meta"):
+            return _info(source, source, build(source), pretrained=False, commercial=True)
+    folder, weight = _locate(source)
+    config = read_config(folder)
+    card = _complete_card(folder)
+    return _info(
+        folder.name,
+        config["architecture"],
+        build_described(config),
+        pretrained=True,
+        runs_here=(folder / MODEL_FILE).is_file(),
+        commercial=card.commercial if card else None,
+        sha256=weight.sha256 if weight else config["sha256"],
+        folder=folder,
+        card=card,
+    )
+
+
+def _info(name: str, architecture: str, encoder: PointEncoder, **known: Any) -> EncoderInfo:
+    return EncoderInfo(
+        name=name,
+        architecture=architecture,
+        description=ARCHITECTURES[architecture].description,
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        channels=encoder.channel_contract,
+        out_channels=encoder.out_channels,
+        scene_channels=encoder.scene_channels,
+        max_points=encoder.config.max_points,
+        capabilities=encoder.capabilities,
+        **known,
+    )
+
+
+def _complete_card(folder: Path) -> Card | None:
+    try:
+        return read_card(folder)
+    except FormatError:  # a weight of one's own needs no card; check_card says what is missing
+        return None
+
+
+def _locate(source: str | os.PathLike[str]) -> tuple[Path, Weight | None]:
+    """Return the folder of a weight, and its entry in the registry if it has one."""
+    if isinstance(source, str) and source in WEIGHTS:
+        return weights_folder() / source, WEIGHTS[source]
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(
+            expected="the name of an encoder or a folder",
+            got=type(source).__name__,
+            fix="pointzoo.list_encoders() lists the names.",
+        )
+    folder = Path(source)
+    if folder.is_dir():
+        return folder, None
+    if str(source) in ARCHITECTURES:
+        raise UnknownNameError(
+            expected="the name or folder of a pretrained encoder",
+            got=f"the architecture {str(source)!r}",
+            fix=f"create_encoder({str(source)!r}) builds it with random weights; "
+            f"pretrained: {', '.join(sorted(WEIGHTS)) or 'none'}.",
+        )
+    raise UnknownNameError.of("pretrained encoder", str(source), WEIGHTS)
