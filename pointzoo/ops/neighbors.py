@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops import ragged
+from pointzoo.ops import backends, ragged
 
 _CHUNK = 1 << 22  # distances held at once: 16 MB in float32
 
@@ -37,20 +37,35 @@ def knn(
         ConfigError: ``k`` is below 1.
     """
     query, coords = query.detach(), coords.detach()
-    ragged.check_points("coords", coords, None)
-    ragged.check_points("query", query, coords.shape[1])
+    largest = ragged.check_points("coords", coords, None)
+    largest = max(largest, ragged.check_points("query", query, coords.shape[1]))
     ragged.check_offsets("offsets", offsets, len(coords))
     ragged.check_offsets("query_offsets", query_offsets, len(query), empty=True)
     if k < 1:
         raise ConfigError(expected="k of at least 1", got=str(k), fix="Ask for one neighbour.")
-    if query.dtype != coords.dtype or query.device != coords.device or len(query_offsets) != len(offsets):
+    alike = query.dtype == coords.dtype and query.device == coords.device
+    if not alike or len(query_offsets) != len(offsets):
         raise CloudError(
             expected="query and coords of one type, on one device, with as many clouds",
             got=f"{query.dtype} on {query.device} with {len(query_offsets)} clouds, "
             f"{coords.dtype} on {coords.device} with {len(offsets)}",
             fix="Convert one of them, and pass one offset per cloud for both.",
         )
+    if backends.takes(coords, largest) and len(query):
+        return _knn_compiled(query, query_offsets, coords, offsets, k)
     return _knn_torch(query, query_offsets, coords, offsets, k)
+
+
+def _knn_compiled(
+    query: Tensor, query_offsets: Tensor, coords: Tensor, offsets: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    query, coords = query.contiguous(), coords.contiguous()
+    query_offsets, offsets = ragged.plain(query_offsets), ragged.plain(offsets)
+    indices = torch.empty(len(query), k, dtype=torch.int64)
+    distances = query.new_empty(len(query), k)
+    clouds = len(offsets)
+    backends.call("knn", query, query_offsets, coords, offsets, clouds, k, indices, distances)
+    return indices, distances
 
 
 def _knn_torch(

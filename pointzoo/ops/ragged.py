@@ -5,6 +5,8 @@ Shapes: B clouds, N points in all, P points in the largest cloud, C coordinates 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,8 @@ def cloud_index(sizes: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
 
 
-def check_points(name: str, coords: Tensor, channels: int | None = 3) -> None:
-    """Check that coordinates can be measured.
+def check_points(name: str, coords: Tensor, channels: int | None = 3) -> float:
+    """Check that coordinates can be measured, and return their largest absolute value.
 
     Args:
         name: What the error calls them.
@@ -49,13 +51,17 @@ def check_points(name: str, coords: Tensor, channels: int | None = 3) -> None:
             got=str(coords.dtype),
             fix="Convert with coords.float().",
         )
-    # One sum instead of a test per value; it may overflow for huge values, hence the second look.
-    if not bool(coords.detach().sum().isfinite()) and not bool(coords.isfinite().all()):
+    if len(coords) == 0:
+        return 0.0
+    low, high = torch.aminmax(coords)  # either is NaN if any value is
+    largest = max(-float(low), float(high))
+    if not math.isfinite(largest):
         raise CloudError(
             expected=f"finite {name}",
             got="NaN or infinite values",
             fix="Remove those points first, for example with PointCloud.drop_nonfinite().",
         )
+    return largest
 
 
 def check_offsets(name: str, offsets: Tensor, rows: int, *, empty: bool = False) -> None:
@@ -89,9 +95,9 @@ def check_counts(counts: Tensor, sizes: Tensor) -> None:
     Raises:
         ConfigError: A count is below one or larger than its cloud, or their number differs.
     """
-    if counts.shape == sizes.shape and not counts.is_floating_point():
-        if bool(((counts >= 1) & (counts <= sizes)).all()):
-            return
+    fits = counts.shape == sizes.shape and not counts.is_floating_point()
+    if fits and bool(((counts >= 1) & (counts <= sizes)).all()):
+        return
     raise ConfigError(
         expected=f"counts (B,) between 1 and the sizes of the clouds, {sizes.tolist()[:8]}",
         got=f"{counts.flatten().tolist()[:8]} of {counts.dtype}",
@@ -105,9 +111,9 @@ def check_rows(name: str, rows: Tensor, sizes: Tensor) -> None:
     Raises:
         ConfigError: A row lies outside its cloud, or their number differs.
     """
-    if rows.shape == sizes.shape and not rows.is_floating_point():
-        if bool(((rows >= 0) & (rows < sizes)).all()):
-            return
+    fits = rows.shape == sizes.shape and not rows.is_floating_point()
+    if fits and bool(((rows >= 0) & (rows < sizes)).all()):
+        return
     raise ConfigError(
         expected=f"{name} (B,) that name one row in each of {len(sizes)} clouds",
         got=f"{rows.flatten().tolist()[:8]} of {rows.dtype}",
@@ -182,3 +188,8 @@ def rows_of(sizes: Tensor, starts: Tensor) -> Tensor:
     total = int(sizes.sum())
     shift = starts - (sizes.cumsum(0) - sizes)
     return torch.arange(total, device=sizes.device) + torch.repeat_interleave(shift, sizes)
+
+
+def plain(numbers: Tensor) -> Tensor:
+    """Return integers as the compiled core reads them: int64, one after the other."""
+    return numbers.to(torch.int64).contiguous()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointzoo.ops import ragged
+from pointzoo.ops import backends, ragged
 
 
 def farthest_point_sampling(
@@ -32,14 +32,24 @@ def farthest_point_sampling(
         ConfigError: A count exceeds its cloud or a start lies outside it.
     """
     coords = coords.detach()
-    ragged.check_points("coords", coords)
+    largest = ragged.check_points("coords", coords)
     ragged.check_offsets("offsets", offsets, len(coords))
     sizes = ragged.sizes_of(offsets)
     ragged.check_counts(counts, sizes)
     if start is not None:
         ragged.check_rows("start", start, sizes)
+    if backends.takes(coords, largest):
+        return _fps_compiled(coords, offsets, counts, start)
     first = _central_start(coords, sizes) if start is None else start
     return _fps_torch(coords, sizes, counts, first)
+
+
+def _fps_compiled(coords: Tensor, offsets: Tensor, counts: Tensor, start: Tensor | None) -> Tensor:
+    coords, offsets, counts = coords.contiguous(), ragged.plain(offsets), ragged.plain(counts)
+    start = None if start is None else ragged.plain(start)
+    picks = torch.empty(int(counts.sum()), dtype=torch.int64)
+    backends.call("fps", coords, offsets, counts, start, len(offsets), picks)
+    return picks
 
 
 def _central_start(coords: Tensor, sizes: Tensor) -> Tensor:
@@ -104,13 +114,25 @@ def ball_crop(coords: Tensor, offsets: Tensor, centers: Tensor, counts: Tensor) 
         ConfigError: A count exceeds its cloud or a centre lies outside it.
     """
     coords = coords.detach()
-    ragged.check_points("coords", coords)
+    largest = ragged.check_points("coords", coords)
     ragged.check_offsets("offsets", offsets, len(coords))
     sizes = ragged.sizes_of(offsets)
     starts = offsets - sizes
     ragged.check_counts(counts, sizes)
     ragged.check_rows("centers", centers - starts, sizes)
+    if backends.takes(coords, largest):
+        return _ball_crop_compiled(coords, offsets, centers, counts)
     return _ball_crop_torch(coords, sizes, starts, centers, counts)
+
+
+def _ball_crop_compiled(
+    coords: Tensor, offsets: Tensor, centers: Tensor, counts: Tensor
+) -> Tensor:
+    coords, offsets, counts = coords.contiguous(), ragged.plain(offsets), ragged.plain(counts)
+    kept = torch.empty(int(counts.sum()), dtype=torch.int64)
+    centers = ragged.plain(centers)
+    backends.call("ball_crop", coords, offsets, centers, counts, len(offsets), kept)
+    return kept
 
 
 def _ball_crop_torch(

@@ -1,0 +1,21 @@
+"""The one thing that setup.cfg cannot say: an optional C extension, built where a compiler is.
+
+The extension is plain C, loaded with ctypes; where it cannot be built the package runs in PyTorch.
+OpenMP is linked by its soname, so that it is the runtime which torch has already loaded.
+"""
+
+import sys
+
+from setuptools import Extension, setup
+
+openmp = ["-fopenmp"] if sys.platform == "linux" else []
+core = Extension(
+    "pointzoo.ops._core",
+    sources=["pointzoo/ops/_core.c"],
+    extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", *openmp],
+    extra_link_args=openmp,
+    define_macros=[("Py_LIMITED_API", "0x030A0000")],
+    py_limited_api=True,
+    optional=True,
+)
+setup(ext_modules=[core])
