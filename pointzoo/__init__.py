@@ -1,6 +1,6 @@
 """Self-supervised, pretrained encoders for 3D point clouds, and the trainers that made them.
 
-Names are imported when they are first used: ``import pointzoo`` alone costs nothing, not even torch.
+Names are imported when they are first used: ``import pointzoo`` alone does not even import torch.
 """
 
 from __future__ import annotations

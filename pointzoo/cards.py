@@ -20,6 +20,7 @@ from pointzoo.errors import FormatError
 
 CARD_FILE = "README.md"
 CARD_SCHEMA = 1
+_MAX_DEPTH = 10
 LIBRARY = "pointzoo"
 PIPELINE_TAG = "feature-extraction"
 SECTIONS = (
@@ -288,20 +289,31 @@ def _read_text(file: Path) -> str:
 
 
 def _split(file: Path) -> tuple[dict[str, Any], str]:
-    import yaml
-
     found = re.match(r"---\n(.*?\n)---\n(.*)", _read_text(file), re.DOTALL)
-    try:
-        header = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date may be a ValueError
-        header, found = str(error).splitlines()[0], None
+    header = _parse(found[1]) if found else "none"
     if found is None or not isinstance(header, dict):
         raise FormatError(
             expected=f"{file} to begin with a YAML header between two lines '---'",
-            got=header if isinstance(header, str) else "none",
-            fix="See docs for the fields, or write the card with pointzoo.cards.render_card.",
+            got=str(header)[:100],
+            fix="Write the card with pointzoo.cards.render_card.",
         )
     return header, found[2]
+
+
+def _parse(text: str) -> Any:
+    """Parse YAML; what is wrong comes back as text."""
+    import yaml
+
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:  # PyYAML needs minutes for a few thousand brackets
+                return f"more than {_MAX_DEPTH} levels"
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
+        return str(error).splitlines()[0]
 
 
 def _title(body: str) -> tuple[str, str]:
@@ -317,15 +329,8 @@ def _sections(body: str) -> dict[str, str]:
 _TEXT, _LIST, _WHOLE, _NUMBER = (str,), (list,), (int,), (int, float)
 _HUB_FIELDS = {"license": _TEXT, "tags": _LIST, "datasets": _LIST, "metrics": _LIST}
 _OWN_FIELDS = {
-    "architecture": _TEXT,
-    "code_license": _TEXT,
-    "command": _TEXT,
-    "seed": _WHOLE,
-    "commit": _TEXT,
-    "hardware": _TEXT,
-    "hours": _NUMBER,
-    "sources": _LIST,
-    "results": _LIST,
+    **dict.fromkeys(("architecture", "code_license", "command", "commit", "hardware"), _TEXT),
+    **{"seed": _WHOLE, "hours": _NUMBER, "sources": _LIST, "results": _LIST},
 }
 _MAY_BE_EMPTY = ("datasets", "seed")
 
