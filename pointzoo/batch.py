@@ -94,7 +94,7 @@ class PointBatch:
         clouds, points, _ = coords.shape
         flat = coords.reshape(clouds * points, 3)  # (B, P, 3) -> (N, 3)
         channels = 0 if features is None else features.shape[2]
-        extra = flat.new_zeros(len(flat), 0) if features is None else features.reshape(-1, channels)
+        extra = flat.new_zeros(len(flat), 0) if features is None else features.reshape(len(flat), channels)
         offsets = torch.arange(1, clouds + 1, device=coords.device) * points
         return cls(flat, extra, offsets)
 

@@ -53,14 +53,10 @@ class Capabilities:
     Attributes:
         tokens: The output holds tokens with coordinates.
         class_attention: ``encoder.class_attention(batch)`` exists.
-        translation_invariant: Preprocessing removes the position of the cloud.
-        scale_invariant: Preprocessing removes the size of the cloud.
     """
 
     tokens: bool
     class_attention: bool
-    translation_invariant: bool
-    scale_invariant: bool
 
 
 @dataclass(frozen=True)
@@ -205,10 +201,10 @@ class PointEncoder(nn.Module, ABC):
         """
 
     def check_channels(self, batch: PointBatch) -> None:
-        """Refuse a batch whose channels are not the declared ones.
+        """Refuse a batch whose channels are not the declared ones, or that is on another device.
 
         Raises:
-            CloudError: The number of channels differs.
+            CloudError: The number of channels or the device differs.
         """
         got = batch.features.shape[1]
         if got != self.in_channels - 3:
@@ -216,6 +212,13 @@ class PointEncoder(nn.Module, ABC):
                 expected=f"{self.in_channels - 3} channels after the coordinates {self.config.channels}",
                 got=str(got),
                 fix="Build the batch with encoder.preprocess, or create the encoder with these channels.",
+            )
+        parameter = next(self.parameters(), None)
+        if parameter is not None and parameter.device != batch.coords.device:
+            raise CloudError(
+                expected=f"a batch on {parameter.device}, where the encoder is",
+                got=f"one on {batch.coords.device}",
+                fix="Move one of them with .to(device).",
             )
 
     def preprocess(self, cloud: PointCloud) -> tuple[Tensor, Tensor]:
@@ -264,14 +267,24 @@ def normalize_coords(coords: FloatArray, normalize: Normalize) -> FloatArray:
 
     Returns:
         (N, 3) float32.
+
+    Raises:
+        CloudError: The centred coordinates are too large for float32.
     """
     reach = float(np.abs(coords).max()) or 1.0
     scaled = coords / reach  # sums and squares cannot overflow from here on
+    scaled = scaled - scaled.min(axis=0)  # exactly 0 where all points agree: no rounding to blow up
     centroid = np.array([math.fsum(column) / len(coords) for column in scaled.T])
     centred = scaled - centroid
-    if normalize == "center":
-        return (centred * reach).astype(np.float32)
     largest = float(np.abs(centred).max())
+    if normalize == "center":
+        if largest > float(np.finfo(np.float32).max) / reach:
+            raise CloudError(
+                expected="a cloud that fits into float32 once it is centred",
+                got=f"coordinates up to {reach:g}",
+                fix="Remove the outliers, or use an encoder that scales to the unit sphere.",
+            )
+        return (centred * reach).astype(np.float32)
     if largest == 0.0:
         return np.zeros_like(centred, dtype=np.float32)
     centred = centred / largest

@@ -1,0 +1,79 @@
+"""The architectures there are, as a literal table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pointzoo.encoders.base import EncoderConfig, PointEncoder
+from pointzoo.encoders.vit3d import ViT3D, ViT3DConfig
+from pointzoo.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture that :func:`build` knows.
+
+    Attributes:
+        name: What callers pass.
+        encoder_class: The encoder, called with the config.
+        config: The settings of this size.
+        description: One line.
+    """
+
+    name: str
+    encoder_class: Callable[[Any], PointEncoder]
+    config: EncoderConfig
+    description: str
+
+
+_TABLE = (
+    Architecture(
+        "vit3d_test",
+        ViT3D,
+        ViT3DConfig(dim=32, depth=2, heads=4, patch_points=8, patch_widths=(16, 32), max_points=256),
+        "3D-ViT for tests",
+    ),
+    Architecture(
+        "vit3d_tiny",
+        ViT3D,
+        ViT3DConfig(dim=192, depth=6, heads=6, patch_widths=(64, 128)),
+        "3D-ViT, 6 blocks of width 192",
+    ),
+    Architecture("vit3d_small", ViT3D, ViT3DConfig(), "3D-ViT, 8 blocks of width 512 (the paper's)"),
+    Architecture(
+        "vit3d_base",
+        ViT3D,
+        ViT3DConfig(dim=768, depth=12, heads=12, mlp_ratio=4.0, patch_widths=(64, 128, 512)),
+        "3D-ViT, 12 blocks of width 768",
+    ),
+)
+
+
+def _unique(table: tuple[Architecture, ...]) -> Mapping[str, Architecture]:
+    names = [entry.name for entry in table]
+    assert len(set(names)) == len(names), f"duplicate architecture in {names}"
+    return MappingProxyType({entry.name: entry for entry in table})
+
+
+ARCHITECTURES: Mapping[str, Architecture] = _unique(_TABLE)
+
+
+def build(name: str, **overrides: Any) -> PointEncoder:
+    """Build an encoder with random weights (drawn from torch's global generator).
+
+    Args:
+        name: A key of :data:`ARCHITECTURES`.
+        overrides: Config fields that differ from the architecture's own.
+
+    Raises:
+        UnknownNameError: There is no such architecture.
+        ConfigError: A field is unknown or its value out of range.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownNameError.of("architecture", name, ARCHITECTURES)
+    entry = ARCHITECTURES[name]
+    config = type(entry.config).from_dict({**entry.config.to_dict(), **overrides})
+    return entry.encoder_class(config)

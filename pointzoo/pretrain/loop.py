@@ -1,0 +1,422 @@
+"""The one training loop: any objective, one process or many, resumable to the bit on a CPU.
+
+Every random number is a function of the seed and the step, so a resumed run needs no stored
+generator states.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pointzoo.cloud import PointCloud
+from pointzoo.data.base import PointDataset
+from pointzoo.encoders.base import PointEncoder
+from pointzoo.errors import CollapseError, ConfigError, TrainingError
+from pointzoo.pretrain.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from pointzoo.pretrain.health import bfloat16_pays, measure_health
+from pointzoo.pretrain.report import Report
+from pointzoo.pretrain.samples import Plan, Samples, step_generator
+from pointzoo.weights import save_encoder
+
+Precision = Literal["auto", "fp32", "bf16"]
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a run that do not depend on the objective.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Clouds per step, over all processes.
+        max_steps: Length of the run in steps, instead of ``epochs``.
+        seed: Of everything random.
+        precision: ``auto`` measures whether bfloat16 pays on this device.
+        workers: Processes that read and prepare clouds; 0 does it between the steps.
+        checkpoint_minutes: Time between checkpoints.
+        health_minutes: Time between health checks, each of which exports the weights.
+        log_steps: Steps between lines of the log.
+        tensorboard: Also write TensorBoard events.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    max_steps: int | None = None
+    seed: int = 0
+    precision: Precision = "auto"
+    workers: int = 0
+    checkpoint_minutes: float = 3.0
+    health_minutes: float = 5.0
+    log_steps: int = 10
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: A number is out of range or the precision unknown.
+        """
+        counts = (self.epochs, self.batch_size, self.log_steps, self.max_steps or 1)
+        if min(counts) < 1 or self.workers < 0 or self.precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(
+                expected="counts of at least 1 and precision 'auto', 'fp32' or 'bf16'",
+                got=f"{counts}, workers {self.workers}, precision {self.precision!r}",
+                fix="Correct the setting.",
+            )
+
+
+_MAY_CHANGE = {"workers", "checkpoint_minutes", "health_minutes", "log_steps", "tensorboard"}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long a run is.
+
+    Attributes:
+        steps_per_epoch: Batches in one pass over the data; an incomplete one is dropped.
+        total_steps: Length of the run.
+        batch_size: Clouds per step, over all processes.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What an objective needs to know about where it runs; the default is one process in float32.
+
+    Attributes:
+        forward: Wraps the call of the trainable module (distributed data parallel), or None.
+        autocast: Context in which networks run.
+        reduce_mean: Averages a tensor over the processes.
+    """
+
+    forward: Callable[..., Any] | None = None
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    reduce_mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+class Objective(nn.Module, ABC):
+    """What a trainer supplies to the loop. Its state dict is what a checkpoint holds.
+
+    Attributes:
+        config: Settings of the run.
+        runtime: Set by :func:`train`.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Keep the settings."""
+        super().__init__()
+        self.config = config
+        self.runtime = Runtime()
+
+    def run_trainable(self, *inputs: Any) -> Any:
+        """Call the trainable module, through distributed data parallel where there are processes."""
+        return (self.runtime.forward or self.trainable)(*inputs)
+
+    @property
+    @abstractmethod
+    def trainable(self) -> nn.Module:
+        """The module whose gradients are computed."""
+
+    @property
+    @abstractmethod
+    def exported(self) -> PointEncoder:
+        """The encoder that the run is for."""
+
+    @abstractmethod
+    def prepare(self, cloud: PointCloud, generator: np.random.Generator) -> Any:
+        """Turn a cloud of the data set into one sample; runs in the loader's workers."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Make a batch, with a method ``to(device)``."""
+
+    @abstractmethod
+    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a batch and what to log about it."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return AdamW's groups; ``decays`` says whether a group has weight decay."""
+
+    @abstractmethod
+    def schedule(self, step: int, clock: Clock) -> dict[str, float]:
+        """Return ``lr`` and ``weight_decay`` of a step."""
+
+    @abstractmethod
+    def after_backward(self, step: int, clock: Clock) -> None:
+        """Change gradients (clip, freeze) before the optimizer uses them."""
+
+    @abstractmethod
+    def after_step(self, step: int, clock: Clock) -> None:
+        """Follow the optimizer (move a teacher)."""
+
+    @abstractmethod
+    def collapsed(self, health: Mapping[str, float]) -> str | None:
+        """Say why the representation is dead, or None."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        steps: Steps done in all, earlier runs included.
+        finished: Whether the run came to its end (False after Ctrl-C or SIGTERM).
+        seconds: Time of this call.
+        health: The last health check.
+        weights: Folder with the exported encoder, for :func:`pointzoo.load_encoder`.
+    """
+
+    steps: int
+    finished: bool
+    seconds: float
+    health: Mapping[str, float]
+    weights: Path
+
+
+def train(objective: Objective, data: PointDataset, out: Path, *, resume: bool = False) -> RunResult:
+    """Train until the end of the schedule, Ctrl-C or SIGTERM.
+
+    ``out`` receives ``checkpoint.safetensors``, ``log.jsonl`` and ``weights/``. On a CPU a run that
+    was killed and resumed ends with the same bits as one that was not, given the same thread count.
+
+    Args:
+        objective: Networks and loss.
+        data: The clouds.
+        out: Folder of the run, made if missing.
+        resume: Go on from the checkpoint in ``out``; without one the run starts from the beginning.
+
+    Raises:
+        ConfigError: The data set is smaller than a batch, ``out`` holds a run and ``resume`` is
+            false, or the settings differ from those of the checkpoint.
+        TrainingError: The checkpoint is damaged, or the loss is not finite.
+        CollapseError: The representation collapsed.
+    """
+    with torch.random.fork_rng():
+        return _Run(objective, data, out, resume=resume).go()
+
+
+class _Run:
+    """State of one call of :func:`train`."""
+
+    def __init__(self, objective: Objective, data: PointDataset, out: Path, *, resume: bool) -> None:
+        config = objective.config
+        self.objective, self.data, self.out, self.config = objective, data, out, config
+        self.clock = _clock(config, len(data))
+        self.checkpoint = out / CHECKPOINT
+        stored = self._stored(resume=resume)
+        self.precision = _precision(config.precision, stored)
+        self.accelerator = Accelerator(
+            mixed_precision={"fp32": "no", "bf16": "bf16"}[self.precision],
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        objective.to(self.accelerator.device).train()
+        self.optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=0.0, fused=True)
+        self.step = int(stored["step"]) if stored else 0
+        if stored:
+            load_checkpoint(self.checkpoint, objective, self.optimizer)
+        objective.runtime = Runtime(
+            forward=self.accelerator.prepare_model(objective.trainable),
+            autocast=self.accelerator.autocast,
+            reduce_mean=lambda tensor: self.accelerator.reduce(tensor, "mean"),
+        )
+        self.stop = False
+        self.last: dict[str, float] = {}
+        self.health: dict[str, float] = {}
+
+    def _stored(self, *, resume: bool) -> dict[str, Any] | None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.checkpoint.exists():
+            return None
+        if not resume:
+            raise ConfigError(
+                expected=f"a folder without a run in {self.out}",
+                got=CHECKPOINT,
+                fix="Pass resume (--resume) to go on, or choose another folder.",
+            )
+        stored = read_facts(self.checkpoint)
+        changed = [key for key, value in self._facts().items() if stored.get(key) != value]
+        if changed:
+            raise ConfigError(
+                expected="the settings, network and data that the run began with",
+                got=f"another {', '.join(changed)}",
+                fix="Repeat the command of the run, or start anew in another folder.",
+            )
+        return stored
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what must not change between the parts of a run, as JSON types."""
+        settings = dataclasses.asdict(self.config)
+        kept = {key: value for key, value in settings.items() if key not in _MAY_CHANGE}
+        facts = {
+            "config": kept,
+            "objective": type(self.objective).__name__,
+            "encoder": self.objective.exported.config.to_dict(),
+            "data": [self.data.name, len(self.data)],
+            "total_steps": self.clock.total_steps,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
+
+    def go(self) -> RunResult:
+        """Run the steps."""
+        started = time.perf_counter()
+        report = Report(
+            self.out, self.step, self.clock.total_steps,
+            enabled=self.accelerator.is_main_process, tensorboard=self.config.tensorboard,
+        )  # fmt: skip
+        with report, self._signals():
+            if self.step == 0:
+                self._save()
+            self._steps(report)
+            self._save()
+            self._check_health(report)
+        return RunResult(
+            self.step,
+            self.step >= self.clock.total_steps,
+            time.perf_counter() - started,
+            self.health,
+            self.out / WEIGHTS,
+        )
+
+    def _steps(self, report: Report) -> None:
+        saved = checked = time.perf_counter()
+        waiting = time.perf_counter()
+        for batch in self._loader():
+            waited = time.perf_counter() - waiting
+            values = self._one_step(batch)
+            self.step += 1
+            report.step(
+                self.step, values, waited,
+                clouds=self.config.batch_size, every=self.config.log_steps,
+            )  # fmt: skip
+            now = time.perf_counter()
+            if now - checked > 60 * self.config.health_minutes:
+                self._check_health(report)
+                checked = time.perf_counter()
+            if now - saved > 60 * self.config.checkpoint_minutes:
+                self._save()
+                saved = time.perf_counter()
+            if self.stop:
+                return
+            waiting = time.perf_counter()
+
+    def _one_step(self, batch: Any) -> dict[str, float]:
+        values = self.objective.schedule(self.step, self.clock)
+        for group in self.optimizer.param_groups:
+            group["lr"] = values["lr"]
+            group["weight_decay"] = values["weight_decay"] if group["decays"] else 0.0
+        generator = step_generator(self.config.seed, self.step, self.accelerator.process_index)
+        torch.manual_seed(generator.initial_seed() % 2**63)  # for layers that draw (dropout)
+        loss, logged = self.objective.loss(batch.to(self.accelerator.device), generator)
+        values |= {"loss": float(loss.detach()), **logged}
+        if not np.isfinite(values["loss"]):
+            raise TrainingError(
+                expected="a finite loss",
+                got=f"{values['loss']} at step {self.step}",
+                fix="Lower the learning rate, or pass precision='fp32'; the last checkpoint is good.",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.objective.after_backward(self.step, self.clock)
+        self.optimizer.step()
+        self.objective.after_step(self.step, self.clock)
+        self.last = values
+        return values
+
+    def _loader(self) -> DataLoader[Any]:
+        plan = Plan(
+            clouds=len(self.data),
+            batch_size=self.config.batch_size,
+            steps=range(self.step, self.clock.total_steps),
+            seed=self.config.seed,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        return DataLoader(
+            Samples(self.objective.prepare, self.data, self.config.seed),
+            batch_sampler=plan,
+            collate_fn=self.objective.collate,
+            num_workers=self.config.workers,
+        )
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            facts = {**self._facts(), "step": self.step, "precision": self.precision}
+            save_checkpoint(self.checkpoint, self.objective, self.optimizer, facts)
+        self.accelerator.wait_for_everyone()
+
+    def _check_health(self, report: Report) -> None:
+        """Measure the exported encoder, write its weights, and stop after a collapse."""
+        if not self.accelerator.is_main_process:
+            return
+        self.health = measure_health(self.objective.exported, self.data)
+        report.health(self.step, self.health)
+        save_encoder(self.objective.exported, self.out / WEIGHTS)
+        reason = self.objective.collapsed({**self.last, **self.health})
+        if reason:
+            raise CollapseError(
+                expected="features that tell clouds apart",
+                got=f"a collapse at step {self.step}: {reason}",
+                fix="Lower the learning rate or the teacher temperature, or warm up longer.",
+            )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a stop after the current step."""
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self.stop = True
+
+        try:
+            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: whoever owns it decides
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _clock(config: TrainingConfig, clouds: int) -> Clock:
+    steps = clouds // config.batch_size
+    if steps < 1:
+        raise ConfigError(
+            expected=f"at least one batch of {config.batch_size} clouds",
+            got=f"a data set of {clouds}",
+            fix="Lower the batch size, or add data.",
+        )
+    return Clock(steps, config.max_steps or steps * config.epochs, config.batch_size)
+
+
+def _precision(wanted: Precision, stored: Mapping[str, Any] | None) -> str:
+    """Return fp32 or bf16; a resumed run keeps what it began with, whatever is measured today."""
+    if wanted != "auto":
+        return wanted
+    if stored:
+        return str(stored["precision"])
+    return "bf16" if bfloat16_pays() else "fp32"
