@@ -326,12 +326,14 @@ def _sections(body: str) -> dict[str, str]:
     return {heading.strip(): text.strip() for heading, text in found}
 
 
-_TEXT, _LIST, _WHOLE, _NUMBER = (str,), (list,), (int,), (int, float)
-_HUB_FIELDS = {"license": _TEXT, "tags": _LIST, "datasets": _LIST, "metrics": _LIST}
-_OWN_FIELDS = {
-    **dict.fromkeys(("architecture", "code_license", "command", "commit", "hardware"), _TEXT),
-    **{"seed": _WHOLE, "hours": _NUMBER, "sources": _LIST, "results": _LIST},
-}
+_HUB_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "license": (str,), "tags": (list,), "datasets": (list,), "metrics": (list,),
+}  # fmt: skip
+_OWN_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "architecture": (str,), "code_license": (str,), "command": (str,), "seed": (int,),
+    "commit": (str,), "hardware": (str,), "hours": (int, float), "sources": (list,),
+    "results": (list,),
+}  # fmt: skip
 _MAY_BE_EMPTY = ("datasets", "seed")
 
 
