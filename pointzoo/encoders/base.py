@@ -121,7 +121,10 @@ class EncoderConfig:
                 got=f"unknown {', '.join(unknown)}",
                 fix="Remove or correct them.",
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,7 @@ class PointEncoder(nn.Module, ABC):
         optional = (Channel(c, 3, False, CHANNEL_FILL[c]) for c in self.config.channels)
         return (Channel("coords", 3, True, None), *optional)
 
-    def geometry(self, batch: PointBatch) -> Any:
+    def geometry(self, batch: PointBatch) -> Any:  # noqa: ARG002  # encoders that share use it
         """Compute what depends on the points but not on the weights (neighbours, samples).
 
         Two encoders of the same config (a teacher and its student) can share the result by passing
@@ -193,7 +196,7 @@ class PointEncoder(nn.Module, ABC):
 
         Args:
             batch: Preprocessed clouds (see :meth:`preprocess`).
-            points: Whether to compute the per-point features; training on scene features skips them.
+            points: Whether to compute per-point features; training on scene features skips them.
             geometry: The result of :meth:`geometry` for this very batch, if already known.
 
         Raises:
@@ -209,9 +212,9 @@ class PointEncoder(nn.Module, ABC):
         got = batch.features.shape[1]
         if got != self.in_channels - 3:
             raise CloudError(
-                expected=f"{self.in_channels - 3} channels after the coordinates {self.config.channels}",
+                expected=f"{self.in_channels - 3} channels after x, y, z {self.config.channels}",
                 got=str(got),
-                fix="Build the batch with encoder.preprocess, or create the encoder with these channels.",
+                fix="Build the batch with encoder.preprocess, or create the encoder with them.",
             )
         parameter = next(self.parameters(), None)
         if parameter is not None and parameter.device != batch.coords.device:
@@ -241,14 +244,18 @@ class PointEncoder(nn.Module, ABC):
             if value is None:
                 value = np.full((len(cloud), 3), CHANNEL_FILL[name], np.float32)
             columns.append(_require_finite(name, value))
-        extra = np.concatenate(columns, axis=1) if columns else np.zeros((len(cloud), 0), np.float32)
+        extra = (
+            np.concatenate(columns, axis=1) if columns else np.zeros((len(cloud), 0), np.float32)
+        )
         return torch.from_numpy(coords), torch.from_numpy(extra)
 
     @overload
     def extract(self, source: features.Source, **options: Any) -> features.Features: ...
 
     @overload
-    def extract(self, source: Sequence[features.Source], **options: Any) -> list[features.Features]: ...
+    def extract(
+        self, source: Sequence[features.Source], **options: Any
+    ) -> list[features.Features]: ...
 
     def extract(self, source: Any, **options: Any) -> Any:
         """Compute features of one cloud or several; see :func:`pointzoo.features.extract`."""
@@ -284,18 +291,20 @@ def normalize_coords(coords: FloatArray, normalize: Normalize) -> FloatArray:
                 got=f"coordinates up to {reach:g}",
                 fix="Remove the outliers, or use an encoder that scales to the unit sphere.",
             )
-        return (centred * reach).astype(np.float32)
+        moved: FloatArray = (centred * reach).astype(np.float32)
+        return moved
     if largest == 0.0:
         return np.zeros_like(centred, dtype=np.float32)
     centred = centred / largest
-    return (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
+    unit: FloatArray = (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
+    return unit
 
 
 def _require_finite(name: str, value: FloatArray) -> FloatArray:
     if not np.isfinite(value).all():
         raise CloudError(
             expected=f"finite {name}",
-            got=f"{int((~np.isfinite(value)).any(axis=1).sum())} points with NaN or infinite {name}",
+            got=f"{int((~np.isfinite(value)).any(axis=1).sum())} points without them",
             fix=f"Mend them, or drop the channel with cloud.replace({name}=None).",
         )
     return value

@@ -33,7 +33,9 @@ _TABLE = (
     Architecture(
         "vit3d_test",
         ViT3D,
-        ViT3DConfig(dim=32, depth=2, heads=4, patch_points=8, patch_widths=(16, 32), max_points=256),
+        ViT3DConfig(
+            dim=32, depth=2, heads=4, patch_points=8, patch_widths=(16, 32), max_points=256
+        ),
         "3D-ViT for tests",
     ),
     Architecture(
@@ -42,7 +44,9 @@ _TABLE = (
         ViT3DConfig(dim=192, depth=6, heads=6, patch_widths=(64, 128)),
         "3D-ViT, 6 blocks of width 192",
     ),
-    Architecture("vit3d_small", ViT3D, ViT3DConfig(), "3D-ViT, 8 blocks of width 512 (the paper's)"),
+    Architecture(
+        "vit3d_small", ViT3D, ViT3DConfig(), "3D-ViT, 8 blocks of width 512 (the paper's)"
+    ),
     Architecture(
         "vit3d_base",
         ViT3D,
@@ -62,7 +66,7 @@ ARCHITECTURES: Mapping[str, Architecture] = _unique(_TABLE)
 
 
 def build(name: str, **overrides: Any) -> PointEncoder:
-    """Build an encoder with random weights (drawn from torch's global generator).
+    """Build an encoder in evaluation mode, with weights from torch's global generator.
 
     Args:
         name: A key of :data:`ARCHITECTURES`.
@@ -76,4 +80,4 @@ def build(name: str, **overrides: Any) -> PointEncoder:
         raise UnknownNameError.of("architecture", name, ARCHITECTURES)
     entry = ARCHITECTURES[name]
     config = type(entry.config).from_dict({**entry.config.to_dict(), **overrides})
-    return entry.encoder_class(config)
+    return entry.encoder_class(config).eval()

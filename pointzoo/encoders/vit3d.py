@@ -2,12 +2,12 @@
 
 Paper: K. Fu et al., "Distillation with Contrast is All You Need for Self-Supervised Point Cloud
 Representation Learning", arXiv 2202.04241, section 3.3, Eq. 14-16 and Fig. 3. The authors released
-no code; what the paper leaves open follows POS-BERT (same first author, fukexue/POS-BERT @ d922651).
-Code and weights of this file: Apache-2.0.
+no code; what the paper leaves open follows POS-BERT (same first author, fukexue/POS-BERT @
+d922651). Code and weights of this file: Apache-2.0.
 
-Differences: the patch MLP reads raw coordinates as Eq. 14 says (POS-BERT runs a pointwise MLP before
-it groups), but relative to the centroid and with the centroid beside them, as POS-BERT groups its
-features; tokens are int(N / k) as in the paper (POS-BERT rounds up); farthest point sampling starts
+Differences: the patch MLP reads raw coordinates as Eq. 14 says (POS-BERT runs a pointwise MLP
+before it groups), but relative to the centroid and with the centroid beside them, as POS-BERT
+groups its features; tokens are int(N / k) as in the paper (POS-BERT rounds up); farthest point sampling starts
 at the point farthest from the centroid of the cloud, so that the order of the points does not
 matter; clouds of a batch may differ in size.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -160,7 +160,8 @@ class Attention(nn.Module):
         scores = query[:, :, :1] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (B, H, 1, S)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1).squeeze(2)
+        weights: Tensor = scores.softmax(dim=-1).squeeze(2)
+        return weights
 
 
 class Block(nn.Module):
@@ -173,7 +174,9 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.dim, eps=1e-6)
         self.attention = Attention(config.dim, config.heads)
         self.norm2 = nn.LayerNorm(config.dim, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(config.dim, hidden), nn.GELU(), nn.Linear(hidden, config.dim))
+        self.mlp = nn.Sequential(
+            nn.Linear(config.dim, hidden), nn.GELU(), nn.Linear(hidden, config.dim)
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Transform tokens (B, S, D)."""
@@ -190,7 +193,7 @@ class ViT3D(PointEncoder):
     config: ViT3DConfig
 
     def __init__(self, config: ViT3DConfig) -> None:
-        """Build the network with truncated-normal weights (std 0.02)."""
+        """Build the network; transformer weights are truncated normal (std 0.02) as in DINO."""
         super().__init__(config, out_channels=config.dim, scene_channels=config.dim)
         self.patch_embedding = PatchEmbedding(self.in_channels - 3, config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim))
@@ -198,21 +201,26 @@ class ViT3D(PointEncoder):
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         self.output = nn.Linear(config.dim, config.dim)
         nn.init.trunc_normal_(self.class_token, std=0.02)
-        self.apply(_initialise)
+        self.blocks.apply(_initialise)
+        self.output.apply(_initialise)
 
     def geometry(self, batch: PointBatch) -> PatchGeometry:
         """Sample the centroids and find the patch members; see :class:`PatchGeometry`."""
         coords, offsets, rows = batch.coords.detach(), batch.offsets, None
         counts = batch.counts
         if bool((counts > self.config.max_points).any()):
-            rows = ops.farthest_point_sampling(coords, offsets, counts.clamp(max=self.config.max_points))
+            rows = ops.farthest_point_sampling(
+                coords, offsets, counts.clamp(max=self.config.max_points)
+            )
             rows = rows.sort().values  # keep the input order, so that results do not depend on it
             counts = counts.clamp(max=self.config.max_points)
             coords, offsets = coords[rows], counts.cumsum(0)
         token_counts = (counts // self.config.patch_points).clamp(min=1)
         centroids = ops.farthest_point_sampling(coords, offsets, token_counts)
         token_offsets = token_counts.cumsum(0)
-        members, _ = ops.knn(coords[centroids], token_offsets, coords, offsets, self.config.patch_points)
+        members, _ = ops.knn(
+            coords[centroids], token_offsets, coords, offsets, self.config.patch_points
+        )
         return PatchGeometry(rows, centroids, members, token_offsets)
 
     def forward(
@@ -228,10 +236,8 @@ class ViT3D(PointEncoder):
         centres = _kept(batch.coords, geometry)[geometry.centroids]  # (T, 3)
         point = None
         if points:
-            point = ops.interpolate(
-                tokens, centres.to(tokens.dtype), geometry.token_offsets,
-                batch.coords.to(tokens.dtype), batch.offsets,
-            )  # fmt: skip
+            offsets = geometry.token_offsets
+            point = ops.interpolate(tokens, centres, offsets, batch.coords, batch.offsets)
         return EncoderOutput(self.output(x[:, 0]), point, tokens, centres, geometry.token_offsets)
 
     def class_attention(self, batch: PointBatch) -> tuple[Tensor, ...]:
@@ -245,6 +251,7 @@ class ViT3D(PointEncoder):
         for block in self.blocks[:-1]:
             x = block(x, mask)
         last = self.blocks[-1]
+        assert isinstance(last, Block)
         weights = last.attention.class_weights(last.norm1(x), mask)  # (B, H, 1 + S)
         return tuple(w[:, 1 : 1 + size] for w, size in zip(weights, sizes, strict=True))
 
@@ -267,14 +274,15 @@ def _kept(values: Tensor, geometry: PatchGeometry) -> Tensor:
 
 
 def _pad(tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor | None]:
-    """Put flat tokens (T, D) into (B, S, D); the mask counts the class token and is None if full."""
+    """Put flat tokens (T, D) into (B, S, D); the mask has the class token, and is None if full."""
     longest = max(sizes)
     if min(sizes) == longest:
         return tokens.view(len(sizes), longest, -1), None
     padded = nn.utils.rnn.pad_sequence(list(tokens.split(sizes)), batch_first=True)
-    real = torch.arange(longest + 1, device=tokens.device) <= torch.tensor(
-        sizes, device=tokens.device
-    )[:, None]
+    real = (
+        torch.arange(longest + 1, device=tokens.device)
+        <= torch.tensor(sizes, device=tokens.device)[:, None]
+    )
     return padded, real[:, None, None]
 
 

@@ -124,12 +124,12 @@ PRESETS: Mapping[str, DCGLRConfig] = MappingProxyType(
         ),
     }
 )
-"""``paper``: section 4.1, batch and epochs from POS-BERT. ``cpu``: fewer points and crops, a shorter
-and steeper schedule, sized for hours on a few cores."""
+"""``paper``: section 4.1, batch and epochs from POS-BERT. ``cpu``: fewer points and crops, a
+shorter and steeper schedule, sized for hours on a few cores."""
 
 
 class Projector(nn.Module):
-    """Projector of Eq. 6 and 7: a 3-layer MLP, L2 normalisation, a weight-normalised linear layer."""
+    """Projector of Eq. 6, 7: 3-layer MLP, L2 normalisation, weight-normalised linear layer."""
 
     def __init__(self, inputs: int, config: DCGLRConfig) -> None:
         """Build the layers with truncated-normal weights (std 0.02)."""
@@ -344,7 +344,7 @@ class DCGLR(Objective):
             teacher.lerp_(student, 1.0 - momentum)
 
     def collapsed(self, health: Mapping[str, float]) -> str | None:
-        """Say why the representation is dead, or None; ``health`` holds the loop's and the step's."""
+        """Say why the representation is dead, or None."""
         uniform = math.log(self.config.projector_outputs)
         if health["effective_rank"] < 1.5:
             return f"effective rank {health['effective_rank']:.2f}: all features lie on a line"

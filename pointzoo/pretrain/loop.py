@@ -131,7 +131,7 @@ class Objective(nn.Module, ABC):
         self.runtime = Runtime()
 
     def run_trainable(self, *inputs: Any) -> Any:
-        """Call the trainable module, through distributed data parallel where there are processes."""
+        """Call the trainable module, through distributed data parallel where it is on."""
         return (self.runtime.forward or self.trainable)(*inputs)
 
     @property
@@ -174,7 +174,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def collapsed(self, health: Mapping[str, float]) -> str | None:
-        """Say why the representation is dead, or None."""
+        """Say why the representation is dead, or None; values of the step and of the check."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,9 @@ class RunResult:
     weights: Path
 
 
-def train(objective: Objective, data: PointDataset, out: Path, *, resume: bool = False) -> RunResult:
+def train(
+    objective: Objective, data: PointDataset, out: Path, *, resume: bool = False
+) -> RunResult:
     """Train until the end of the schedule, Ctrl-C or SIGTERM.
 
     ``out`` receives ``checkpoint.safetensors``, ``log.jsonl`` and ``weights/``. On a CPU a run that
@@ -221,7 +223,9 @@ def train(objective: Objective, data: PointDataset, out: Path, *, resume: bool =
 class _Run:
     """State of one call of :func:`train`."""
 
-    def __init__(self, objective: Objective, data: PointDataset, out: Path, *, resume: bool) -> None:
+    def __init__(
+        self, objective: Objective, data: PointDataset, out: Path, *, resume: bool
+    ) -> None:
         config = objective.config
         self.objective, self.data, self.out, self.config = objective, data, out, config
         self.clock = _clock(config, len(data))
@@ -336,7 +340,7 @@ class _Run:
             raise TrainingError(
                 expected="a finite loss",
                 got=f"{values['loss']} at step {self.step}",
-                fix="Lower the learning rate, or pass precision='fp32'; the last checkpoint is good.",
+                fix="Lower the learning rate or use precision fp32; the last checkpoint is good.",
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)

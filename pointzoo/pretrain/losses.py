@@ -46,8 +46,10 @@ def distillation_loss(
     fits = student_global.shape == teacher.shape and student_local.shape[1:] == (clouds, width)
     if views < 2 or not fits or center.shape != (width,):
         raise ConfigError(
-            expected="teacher and student_global (I >= 2, B, K), student_local (J, B, K), center (K,)",
-            got=", ".join(str(tuple(t.shape)) for t in (teacher, student_global, student_local, center)),
+            expected="teacher, student_global (I >= 2, B, K), student_local (J, B, K), center (K,)",
+            got=", ".join(
+                str(tuple(t.shape)) for t in (teacher, student_global, student_local, center)
+            ),
             fix="Stack the outputs view by view.",
         )
     target = ((teacher.detach() - center) / teacher_temperature).softmax(dim=-1)
@@ -57,7 +59,9 @@ def distillation_loss(
     global_loss = (pairs.sum() - pairs.trace()) / (views * (views - 1))
     if len(student_local) == 0:
         return global_loss, global_loss.new_zeros(())
-    local_loss = -torch.einsum("ibk,jbk->", target, log_local) / (views * len(student_local) * clouds)
+    local_loss = -torch.einsum("ibk,jbk->", target, log_local) / (
+        views * len(student_local) * clouds
+    )
     return global_loss, local_loss
 
 
@@ -86,8 +90,8 @@ def teacher_entropy(teacher: Tensor, center: Tensor, *, temperature: float) -> t
         temperature: tau of the teacher's softmax.
 
     Returns:
-        Mean entropy of a target in nats (log K when the outputs are uniform), and entropy of the mean
-        target over views and batch (0 when every cloud gets the same one-hot target).
+        Mean entropy of a target in nats (log K when the outputs are uniform), and entropy of the
+        mean target over views and batch (0 when every cloud gets the same one-hot target).
     """
     target = ((teacher.detach().float() - center.float()) / temperature).softmax(dim=-1)
     mean = target.mean(dim=(0, 1))

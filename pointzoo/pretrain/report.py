@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -36,8 +37,8 @@ class Report:
         self.started = time.perf_counter()
         self.console = Console(stderr=True, quiet=not enabled)
         self.progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
-            TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not enabled,
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(),
+            TextColumn("{task.fields[text]}"), TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not enabled,
         )  # fmt: skip
         self.task = self.progress.add_task("train", total=total, completed=step, text="")
         self.path = out / LOG
@@ -120,11 +121,9 @@ def _truncate(path: Path, step: int) -> None:
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+        with contextlib.suppress(ValueError, KeyError):
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
     temporary = path.with_name(path.name + ".part")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)

@@ -74,9 +74,13 @@ class Augmentation:
     rotation: Rotation = "none"
 
 
-def uniform(shape: Sequence[int], low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
+def uniform(
+    shape: Sequence[int], low: float, high: float, like: Tensor, generator: torch.Generator
+) -> Tensor:
     """Draw uniformly from low..high, with the type and device of ``like``."""
-    draws = torch.rand(tuple(shape), generator=generator, dtype=torch.float32, device=generator.device)
+    draws = torch.rand(
+        tuple(shape), generator=generator, dtype=torch.float32, device=generator.device
+    )
     return (low + (high - low) * draws).to(like)
 
 
@@ -88,7 +92,9 @@ def jitter(clouds: ObjectClouds, change: Augmentation, generator: torch.Generato
     return ObjectClouds(clouds.coords + noise, clouds.features)
 
 
-def crop_counts(points: int, ratio: tuple[float, float], shape: int, generator: torch.Generator) -> Tensor:
+def crop_counts(
+    points: int, ratio: tuple[float, float], shape: int, generator: torch.Generator
+) -> Tensor:
     """Draw how many points each crop keeps: ceil(r P), r uniform in ``ratio`` (Eq. 4 and 5)."""
     low, high = ratio
     draws = torch.rand(shape, generator=generator, device=generator.device)
@@ -97,7 +103,7 @@ def crop_counts(points: int, ratio: tuple[float, float], shape: int, generator: 
 
 
 def neighbour_groups(clouds: ObjectClouds, size: int = 4) -> Tensor:
-    """Find the ``size`` nearest points of every point, itself included: (B, P, size) in-cloud rows."""
+    """Find the ``size`` nearest points of every point, itself included: (B, P, size) rows."""
     batch = clouds.batch()
     count, points, _ = clouds.coords.shape
     rows, _ = ops.knn(batch.coords, batch.offsets, batch.coords, batch.offsets, size)
@@ -129,7 +135,9 @@ def ball_crops(
     count, points, _ = clouds.coords.shape
     size = min(math.ceil(points * ratio[1] - 1e-9), points)
     kept = crop_counts(points, ratio, count, generator).clamp(max=size).to(clouds.coords.device)
-    centre = torch.randint(points, (count,), generator=generator, device=generator.device).to(kept.device)
+    centre = torch.randint(points, (count,), generator=generator, device=generator.device).to(
+        kept.device
+    )
     origin = clouds.coords[torch.arange(count, device=kept.device), centre]  # (B, 3)
     distance = (clouds.coords - origin[:, None]).square().sum(-1)  # (B, P)
     nearest = distance.topk(size, dim=1, largest=False, sorted=True).indices  # (B, T)
@@ -144,7 +152,9 @@ def ball_crops(
     mask = synthetic[:, :, None]
     return ObjectClouds(
         torch.where(mask, group.coords.view(shape).mean(2), own.coords),
-        torch.where(mask, group.features.reshape(*shape[:3], own.features.shape[2]).mean(2), own.features),
+        torch.where(
+            mask, group.features.reshape(*shape[:3], own.features.shape[2]).mean(2), own.features
+        ),
     )
 
 
@@ -160,7 +170,10 @@ def half_resolution(clouds: ObjectClouds) -> ObjectClouds:
 
 
 def rescale(
-    clouds: ObjectClouds, scale: tuple[float, float], channels: tuple[str, ...], generator: torch.Generator
+    clouds: ObjectClouds,
+    scale: tuple[float, float],
+    channels: tuple[str, ...],
+    generator: torch.Generator,
 ) -> ObjectClouds:
     """Multiply each axis of each cloud by its own random factor; normals follow."""
     factor = uniform((len(clouds.coords), 1, 3), *scale, clouds.coords, generator)
