@@ -83,8 +83,13 @@ def _command_section(path: str, command: click.Command) -> str:
 
 
 def zoo_table() -> str:
-    """Return the architectures and the bundled weights."""
+    """Return the architectures and the pretrained weights."""
     import pointzoo as pz
 
-    rows = [(f"`{info.name}`", str(info)) for info in pz.list_encoders()]
-    return table(("Name", "What it is"), rows)
+    rows = []
+    for info in map(pz.encoder_info, pz.list_encoders()):
+        licence = info.card.license if info.card else "-"
+        size = f"{info.parameters / 1e6:.1f} M"
+        rows.append((f"`{info.name}`", info.description, size, str(info.out_channels), licence))
+    header = ("Name", "Architecture", "Parameters", "Channels", "Licence of the weights")
+    return table(header, rows)
