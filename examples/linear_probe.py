@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pointzoo as pz
 from pointzoo.data import open_dataset
-from pointzoo.tasks import probe
+from pointzoo.tasks.probe import probe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
