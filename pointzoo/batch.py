@@ -84,7 +84,8 @@ class PointBatch:
         Raises:
             CloudError: Shapes do not fit, or there is no cloud or no point.
         """
-        if coords.ndim != 3 or (features is not None and features.shape[:-1] != coords.shape[:2]):
+        misfit = features is not None and features.shape[:-1] != coords.shape[:2]
+        if coords.ndim != 3 or coords.shape[2] != 3 or misfit:
             got = "no features" if features is None else str(tuple(features.shape))
             raise CloudError(
                 expected="coords (B, P, 3) and features (B, P, C)",
@@ -94,7 +95,11 @@ class PointBatch:
         clouds, points, _ = coords.shape
         flat = coords.reshape(clouds * points, 3)  # (B, P, 3) -> (N, 3)
         channels = 0 if features is None else features.shape[2]
-        extra = flat.new_zeros(len(flat), 0) if features is None else features.reshape(len(flat), channels)
+        extra = (
+            flat.new_zeros(len(flat), 0)
+            if features is None
+            else features.reshape(len(flat), channels)
+        )
         offsets = torch.arange(1, clouds + 1, device=coords.device) * points
         return cls(flat, extra, offsets)
 

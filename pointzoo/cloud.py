@@ -94,6 +94,8 @@ class PointCloud:
         if rows.shape == (0,) and rows.dtype == np.float64:  # what numpy makes of an empty list
             rows = rows.astype(np.int64)
         try:
+            if rows.dtype == bool and rows.shape != (len(self),):  # numpy takes an empty mask
+                raise IndexError("a mask of another length")
             coords = self.coords[rows]
         except IndexError as error:
             raise CloudError(

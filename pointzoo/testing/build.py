@@ -173,7 +173,7 @@ def _without_network(attempts: list[str]) -> Iterator[None]:
     """Refuse connections, and note each attempt (the encoder may swallow the refusal)."""
 
     def refuse(*where: object, **_: object) -> Any:
-        attempts.append(str(where[-1]))
+        attempts.append(repr(where))
         raise OSError("no network while an encoder is built")
 
     connect, look_up = socket.socket.connect, socket.getaddrinfo

@@ -227,12 +227,15 @@ def _require_shapes(
 
 
 def _require_alone_equals_batch(encoder: PointEncoder, clouds: list[PointCloud]) -> None:
-    batch = make_batch(encoder, clouds)
+    ready = [encoder.preprocess(cloud) for cloud in clouds]
+    # Each elsewhere, as the crops of a trainer are: preprocessing alone would hide a common centre.
+    single = [PointBatch.collate([xyz + 0.2 * b], [extra]) for b, (xyz, extra) in enumerate(ready)]
+    batch = PointBatch.collate([one.coords for one in single], [one.features for one in single])
     together = encode(encoder, batch)
     rows = batch.split(points_of(together))
-    for b, cloud in enumerate(clouds):
-        alone = encode_cloud(encoder, cloud)
-        what = f"of a cloud of {len(cloud)} points, alone as in a batch"
+    for b, one in enumerate(single):
+        alone = encode(encoder, one)
+        what = f"of a cloud of {len(one.coords)} points, alone as in a batch"
         _require_same(together.scene[b : b + 1], alone.scene, f"scene feature {what}")
         _require_same(rows[b], points_of(alone), f"point features {what}")
 

@@ -100,6 +100,13 @@ def check_extract(make: Make) -> None:
                 what=f"rows of a cloud, {what}, in input order",
                 fix="Keep the order of the points in preprocess.",
             )
+    turned = encoder.extract(clouds[0].select(np.arange(len(clouds[0]))[::-1]))
+    require_close(
+        torch.from_numpy(turned.point[::-1].copy()),
+        torch.from_numpy(both[0].point),
+        what="reversed rows for reversed points",
+        fix="Keep the order of the points in preprocess.",
+    )
     encoder.train()
     require_close(
         torch.from_numpy(encoder.extract(clouds[0]).scene),

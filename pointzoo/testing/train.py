@@ -24,9 +24,11 @@ BF16_BOUND = 0.05
 """Allowed relative error (L2) under bfloat16 autocast: 8 bits round by 0.4 % in every layer."""
 
 GRADIENT_STEP, GRADIENT_BOUND = 1e-6, 1e-3
-"""Step of the central difference, and its allowed distance from the float64 gradient. Directions are
-scaled so that every parameter adds about 1 to the slope: a wrong one shows at 0.1 and above, while
-rounding gives 1e-7, and a ReLU or a maximum that switches within a step gives 1e-5."""
+"""Step of the central difference, and its allowed distance from the float64 gradient.
+
+Directions are scaled so that every parameter adds about 1 to the slope: a wrong one shows at 0.1
+and above, while rounding gives 1e-7, and a ReLU that switches within a step gives 1e-5.
+"""
 
 
 @conformance
