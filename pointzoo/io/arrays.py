@@ -1,0 +1,171 @@
+"""NPY and NPZ; nothing is ever unpickled.
+
+An NPY file holds a table (N, 3+), understood by the rule of :mod:`pointzoo.io.table`, or a
+structured array with named columns. An NPZ file holds arrays by name, or a single one like an NPY
+file.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointzoo.cloud import PointCloud
+from pointzoo.errors import FormatError
+from pointzoo.io import columns
+from pointzoo.io.files import check_is_file, malformed, parsing
+from pointzoo.io.raw import RawCloud
+from pointzoo.io.table import from_table
+
+COORD_KEYS = ("coords", "coord", "xyz", "points", "positions", "pos", "vertices")
+COLOR_KEYS = ("colors", "color", "rgb")
+NORMAL_KEYS = ("normals", "normal")
+_LARGEST_RATIO = 1100  # deflate gives 1032 at most
+
+
+def read_npy(path: Path) -> RawCloud:
+    """Read an NPY file.
+
+    Raises:
+        FormatError: The file is damaged, or holds no table (N, 3+) and no structured array.
+    """
+    with parsing(path, "NPY"):
+        mapped = np.lib.format.open_memmap(path, mode="r")  # refuses more rows than the file holds
+        return _from_array(np.array(mapped))
+
+
+def read_npz(path: Path) -> RawCloud:
+    """Read an NPZ file.
+
+    Raises:
+        FormatError: The file is damaged, or no array is named like coordinates and there are
+            several.
+    """
+    arrays = load_arrays(path)
+    with parsing(path, "NPZ"):
+        coords_key = _first(arrays, COORD_KEYS)
+        if coords_key is None and len(arrays) == 1:
+            return _from_array(next(iter(arrays.values())))
+        if coords_key is None:
+            columns_only = {key: value for key, value in arrays.items() if value.ndim == 1}
+            return columns.from_columns(columns_only)
+        return _from_named(arrays, coords_key)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Load all arrays of an NPZ file by name.
+
+    Raises:
+        FormatError: The file is damaged or holds Python objects.
+        FileNotFoundError: There is no such file.
+    """
+    check_is_file(path)
+    arrays = {}
+    with parsing(path, "NPZ"), zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".npy"):
+                continue
+            if entry.file_size > _LARGEST_RATIO * (entry.compress_size + 1):
+                raise malformed(path, "NPZ", f"{entry.filename} claims {entry.file_size} bytes")
+            content = io.BytesIO(archive.read(entry))
+            arrays[entry.filename.removesuffix(".npy")] = _native(
+                np.lib.format.read_array(content, allow_pickle=False)
+            )
+    return arrays
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _first(arrays: columns.Columns, keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if key in arrays), None)
+
+
+def _from_array(array: NDArray[Any]) -> RawCloud:
+    names = array.dtype.names
+    if names is not None and array.ndim == 1:
+        return columns.from_columns({name: _native(array[name]) for name in names})
+    return from_table(_native(array))
+
+
+def _from_named(arrays: dict[str, NDArray[Any]], coords_key: str) -> RawCloud:
+    table = from_table(arrays.pop(coords_key))
+    count = len(table.coords)
+    shape = table.coords.shape
+    left = {key: value for key, value in arrays.items() if value.shape[:1] == (count,)}
+    parts = {"colors": table.colors, "normals": table.normals}
+    for part, keys in (("colors", COLOR_KEYS), ("normals", NORMAL_KEYS)):
+        key = _first(left, keys)
+        if key is not None and left[key].shape == shape and left[key].dtype.kind in "fiu":
+            parts[part] = left.pop(key)
+    labels = columns.take_labels(left)
+    return RawCloud(
+        coords=table.coords,
+        colors=parts["colors"],
+        normals=parts["normals"],
+        labels=table.labels if labels is None else labels,
+        fields={**table.fields, **left},
+        notes=table.notes + _notes(arrays, count),
+    )
+
+
+def _notes(arrays: columns.Columns, count: int) -> tuple[str, ...]:
+    return tuple(
+        f"The array {key!r} of shape {value.shape} has no row per point and is left out."
+        for key, value in arrays.items()
+        if value.shape[:1] != (count,)
+    )
+
+
+def write_npy(stream: BinaryIO, cloud: PointCloud) -> None:
+    """Write the coordinates as an (N, 3) array of float64.
+
+    Raises:
+        FormatError: The cloud has more than coordinates.
+    """
+    parts = {"colors": cloud.colors, "normals": cloud.normals, "labels": cloud.labels}
+    more = [name for name, value in parts.items() if value is not None] + list(cloud.fields)
+    if more:
+        raise FormatError(
+            expected="coordinates alone for NPY",
+            got=f"also {', '.join(more)}",
+            fix="Write .npz, or drop them: PointCloud(coords=cloud.coords).",
+        )
+    np.lib.format.write_array(stream, np.ascontiguousarray(cloud.coords), allow_pickle=False)
+
+
+def write_npz(stream: BinaryIO, cloud: PointCloud) -> None:
+    """Write the arrays coords, colors, normals, labels and one per field; no clock in the bytes.
+
+    Raises:
+        FormatError: A field has a name that means something else, or holds Python objects.
+    """
+    arrays: dict[str, NDArray[Any]] = {"coords": cloud.coords}
+    if cloud.colors is not None:
+        arrays["colors"] = cloud.colors
+    if cloud.normals is not None:
+        arrays["normals"] = cloud.normals
+    if cloud.labels is not None:
+        arrays[columns.label_column(cloud.fields, preferred="labels")] = cloud.labels
+    for name, values in cloud.fields.items():
+        if name in arrays or name in COORD_KEYS:
+            raise columns.clashing(name, "another array")
+        if values.dtype.hasobject:
+            raise FormatError(
+                expected="fields of numbers or text",
+                got=f"{name!r} of {values.dtype}",
+                fix="Convert the field, or drop it.",
+            )
+        arrays[name] = values
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that no clock enters the bytes
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.ascontiguousarray(values), allow_pickle=False)
