@@ -15,7 +15,7 @@ from pointzoo import zoo
 from pointzoo.data.base import ArrayDataset
 from pointzoo.errors import CloudError, ConfigError, MissingExtraError, UnknownNameError
 from pointzoo.tasks.classifiers import CLASSIFIERS, get_classifier, standardize
-from pointzoo.tasks.evaluation import confidence_interval, difference, evaluate
+from pointzoo.tasks.evaluation import ProbeResult, confidence_interval, difference, evaluate
 from pointzoo.tasks.labelled import Labelled, Setting, stratified_folds
 from pointzoo.tasks.probe import (
     Subject,
@@ -150,7 +150,11 @@ def test_evaluate_counts_every_item_once_per_seed():
     assert result.mean == pytest.approx(2 / 3)
     assert result.class_accuracy == pytest.approx(2 / 3)
     assert np.array(result.accuracy).shape == (2, 4)
-    assert json.loads(json.dumps(result.to_dict()))["subject"] == "s"
+    stored = json.loads(json.dumps(result.to_dict()))
+    assert stored["subject"] == "s"
+    assert ProbeResult.from_dict(stored) == result
+    with pytest.raises(ConfigError, match="extra"):
+        ProbeResult.from_dict({**stored, "extra": 1})
     assert "66.7 %" in result.summary()
 
 

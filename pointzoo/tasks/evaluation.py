@@ -73,6 +73,22 @@ class ProbeResult:
         plain: dict[str, Any] = json.loads(json.dumps({**values, "settings": dict(self.settings)}))
         return plain
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ProbeResult:
+        """Rebuild a result from what :meth:`to_dict` returned.
+
+        Raises:
+            ConfigError: A key is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise ConfigError(
+                expected=f"the keys {sorted(names)}",
+                got=f"others: {sorted(set(values) ^ names)}",
+                fix="Write the result with ProbeResult.to_dict.",
+            )
+        return cls(**{k: v if k == "settings" else _tuples(v) for k, v in values.items()})
+
     def summary(self) -> str:
         """Return one line: subject, setting, accuracy in percent with its interval."""
         low, high = (100 * value for value in self.interval)
@@ -184,3 +200,7 @@ def _corrected_half_width(values: NDArray[np.float64]) -> float:
     count, folds = values.size, values.shape[1]
     variance = float(values.var(ddof=1)) * (1.0 / count + 1.0 / (folds - 1))
     return float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

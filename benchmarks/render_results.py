@@ -1,0 +1,218 @@
+"""Turn docs/results/sh3d21.json into docs/results.md, or check that it was.
+
+python benchmarks/render_results.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointzoo.tasks.evaluation import ProbeResult, difference
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "docs" / "results" / "sh3d21.json"
+TARGET = ROOT / "docs" / "results.md"
+CLASSIFIERS = ("svm", "svm_l2", "svm_tuned", "logistic", "knn", "knn_raw", "knn1")
+SETTINGS = {
+    (2048, "none"): "2,048 points",
+    (1024, "none"): "1,024 points",
+    (256, "none"): "256 points",
+    (2048, "z"): "2,048 points, turned about z",
+}
+ORDER = ("weights", "random", "descriptors", "supervised", "finetune")
+DECADES = range(8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--source", type=Path, default=SOURCE)
+    parser.add_argument("--target", type=Path, default=TARGET)
+    options = parser.parse_args()
+    text = render(json.loads(options.source.read_text(encoding="utf-8")))
+    if not options.check:
+        options.target.write_text(text, encoding="utf-8")
+    elif not options.target.exists() or options.target.read_text(encoding="utf-8") != text:
+        sys.exit(f"{options.target} is out of date: run python benchmarks/render_results.py")
+
+
+def render(stored: Mapping[str, Any]) -> str:
+    """Return the document for the content of the JSON file."""
+    parts = {name: stored["parts"][name] for name in ORDER if name in stored["parts"]}
+    rows = [ProbeResult.from_dict(row) for part in parts.values() for row in part["results"]]
+    sections = [
+        _introduction(stored["dataset"]),
+        _accuracies(rows),
+        _differences(rows),
+        _robustness(rows),
+        _supervised(rows),
+        _variety(parts),
+        _classes(rows, list(stored["dataset"]["classes"])),
+        _provenance(parts),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _introduction(data: Mapping[str, Any]) -> str:
+    classes = ", ".join(f"{name} {count}" for name, count in data["classes"].items())
+    return f"""# Results
+
+Generated from `docs/results/sh3d21.json` by `python benchmarks/render_results.py`; the last table
+names the command, the commit and the machine behind each part.
+
+**Data**: {data["name"]}, {data["shapes"]} furniture models in {len(data["classes"])} classes, none
+of which any bundled weight has seen ({classes}). The classes come from rules on the models' names
+and are rough; the smallest class puts only {min(data["classes"].values()) // data["folds"]} models
+into a test fold. **Protocol**: {data["folds"]}-fold cross-validation, stratified by class, repeated
+for {len(data["seeds"])} seeds, each with other folds, points and angles; what is called `random`
+has other weights for every seed, too. Features are frozen scene features (the class token's).
+Descriptors are defined in `pointzoo/tasks/descriptors.py`, classifiers in
+`pointzoo/tasks/classifiers.py`. **Intervals** are 95 % confidence intervals with the correction of
+Nadeau and Bengio (2003) for folds that share training data.
+"""
+
+
+def _accuracies(rows: Sequence[ProbeResult]) -> str:
+    table = []
+    for subject in _subjects(rows):
+        own = {
+            r.classifier: r for r in rows if r.subject == subject and _setting(r) == (2048, "none")
+        }
+        if own and "supervised" not in own:
+            cells = [_percent(own[name]) if name in own else "" for name in CLASSIFIERS]
+            table.append([f"`{subject}`", *cells])
+    return _section("Accuracy at 2,048 points (%)", ["features", *CLASSIFIERS], table)
+
+
+def _differences(rows: Sequence[ProbeResult]) -> str:
+    table = []
+    for classifier in CLASSIFIERS:
+        own = {
+            r.subject: r
+            for r in rows
+            if r.classifier == classifier and _setting(r) == (2048, "none")
+        }
+        weights = _first(own, lambda name: ":" not in name)
+        random = _first(own, lambda name: name.startswith("random:"))
+        descriptors = [r for name, r in own.items() if name.startswith("descriptor:")]
+        if weights is None or random is None or not descriptors:
+            continue
+        best = max(descriptors, key=lambda r: r.mean)
+        cells = [_points(weights, random), f"`{best.subject}`", _points(weights, best)]
+        table.append([classifier, *cells])
+    header = ["classifier", "over random weights", "best descriptor", "over the best descriptor"]
+    return _section("How much the bundled weights add (points, paired by fold)", header, table)
+
+
+def _robustness(rows: Sequence[ProbeResult]) -> str:
+    text = ""
+    for classifier in ("svm", "svm_tuned", "knn"):
+        table = []
+        for subject in _subjects(rows):
+            own = {
+                _setting(r): r for r in rows if r.subject == subject and r.classifier == classifier
+            }
+            if set(own) > {(2048, "none")}:
+                cells = [_percent(own[key]) if key in own else "" for key in SETTINGS]
+                table.append([f"`{subject}`", *cells])
+        title = f"Fewer points, rotation: {classifier} (%)"
+        text += _section(title, ["features", *SETTINGS.values()], table)
+    return text
+
+
+def _supervised(rows: Sequence[ProbeResult]) -> str:
+    table = [
+        [f"`{r.subject}`", f"{r.points:,}", str(r.settings["epochs"]), _percent(r)]
+        for r in rows
+        if r.classifier == "supervised"
+    ]
+    title = "The same network trained with labels on the training folds (%)"
+    return _section(title, ["network", "points", "epochs", "accuracy"], table)
+
+
+def _variety(parts: Mapping[str, Any]) -> str:
+    table, histogram = [], []
+    for name in ("weights", "random"):
+        if name not in parts:
+            continue
+        part, subject = parts[name], f"`{parts[name]['results'][0]['subject']}`"
+        ranks, spread = part["effective_rank"], part["feature_std"]
+        table.append([subject, _listed(ranks), _listed(spread), str(len(part["spectrum"]))])
+        logs = [-math.log10(value) if value > 0 else math.inf for value in part["spectrum"]]
+        counts = [sum(decade <= value < decade + 1 for value in logs) for decade in DECADES]
+        beyond = sum(value >= len(DECADES) for value in logs)
+        histogram.append([subject, *map(str, counts), str(beyond)])
+    header = ["features", "effective rank", "spread (1: isotropic, 0: collapsed)", "channels"]
+    text = _section("How varied the features are", header, table)
+    header = ["features", *(f"1e-{d} to 1e-{d + 1}" for d in DECADES), "below"]
+    title = "Eigenvalues of the covariance over the largest: channels per decade (DCGLR, Fig. 5 b)"
+    return text + _section(title, header, histogram)
+
+
+def _classes(rows: Iterable[ProbeResult], names: Sequence[str]) -> str:
+    shown = [r for r in rows if r.confusion and ":" not in r.subject]
+    if not shown:
+        return ""
+    result = shown[0]
+    confusion = np.array(result.confusion)
+    table = []
+    for index, name in enumerate(names):
+        row = confusion[index]
+        others = [i for i in np.argsort(-row) if i != index and row[i] > 0][:3]
+        mistaken = ", ".join(f"{names[i]} {100 * row[i] / row.sum():.0f} %" for i in others)
+        table.append([name, f"{100 * row[index] / row.sum():.0f}", mistaken])
+    title = f"Per class: `{result.subject}`, {result.classifier}, 2,048 points (%)"
+    return _section(title, ["class", "right", "taken for"], table)
+
+
+def _provenance(parts: Mapping[str, Any]) -> str:
+    table = [
+        [f"`{part['command']}`", f"`{part['commit']}`", part["machine"], f"{part['seconds']:,}"]
+        for part in parts.values()
+    ]
+    return _section("Where the numbers come from", ["command", "commit", "machine", "s"], table)
+
+
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _subjects(rows: Iterable[ProbeResult]) -> list[str]:
+    return list(dict.fromkeys(r.subject for r in rows))
+
+
+def _setting(result: ProbeResult) -> tuple[int, str]:
+    return result.points, result.rotation
+
+
+def _percent(result: ProbeResult) -> str:
+    low, high = result.interval
+    return f"{100 * result.mean:.1f} ± {50 * (high - low):.1f}"
+
+
+def _points(a: ProbeResult, b: ProbeResult) -> str:
+    mean, (low, high) = difference(a, b)
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _first(own: Mapping[str, ProbeResult], wanted: Any) -> ProbeResult | None:
+    return next((result for name, result in own.items() if wanted(name)), None)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    main()

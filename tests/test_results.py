@@ -1,0 +1,71 @@
+"""The results table says what its JSON file says, and the JSON comes from the benchmark."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shapes import shapes_dataset
+
+from pointzoo import zoo
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    module = load("sh3d_probe")
+    monkeypatch.setattr(module, "SETTINGS", ((2048, "none"), (48, "none"), (2048, "z")))
+    monkeypatch.setattr(module, "ARCHITECTURE", "vit3d_test")
+    monkeypatch.setattr(module, "FOLDS", 2)
+    data = shapes_dataset(per_class=4, points=64)
+    monkeypatch.setattr(module, "open_dataset", lambda _: data)
+    monkeypatch.setattr(zoo, "load_encoder", lambda _: zoo.create_encoder("vit3d_test", seed=9))
+    short = module.SupervisedConfig(epochs=1, batch_size=8)
+    monkeypatch.setattr(module, "CONFIG", short)
+
+    def run(*words):
+        output = tmp_path / "results.json"
+        arguments = ["sh3d_probe.py", "some/corpus", "--output", str(output), *words]
+        monkeypatch.setattr(sys, "argv", arguments)
+        module.main()
+        return output
+
+    return run
+
+
+def render(source, target, *words):
+    command = [sys.executable, ROOT / "benchmarks" / "render_results.py", "--source", source]
+    command += ["--target", target, *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_benchmark_and_table_agree(benchmark, tmp_path):
+    benchmark("--only", "random", "weights", "descriptors", "supervised", "finetune")
+    output = benchmark("--only", "random")
+    stored = json.loads(output.read_text())
+    assert set(stored["parts"]) == {"random", "weights", "descriptors", "supervised", "finetune"}
+    assert stored["parts"]["random"]["command"].endswith("corpus --only random")
+    assert "some/" not in output.read_text()
+    target = tmp_path / "results.md"
+    assert render(output, target).returncode == 0
+    assert render(output, target, "--check").returncode == 0
+    text = target.read_text()
+    best = max(
+        (row for row in stored["parts"]["random"]["results"] if row["points"] == 2048),
+        key=lambda row: row["mean"],
+    )
+    assert f"{100 * best['mean']:.1f} ±" in text
+    for part in ("How much the bundled weights add", "trained with labels", "per decade", "z: knn"):
+        assert part.split(":")[0] in text
+    target.write_text(text + "changed")
+    assert "out of date" in render(output, target, "--check").stderr
