@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from pointzoo.batch import PointBatch
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import CloudError, ConfigError, WeightError
+from pointzoo.io import read
+from pointzoo.io.table import from_table
 
 Source: TypeAlias = "str | os.PathLike[str] | PointCloud | NDArray[Any] | Tensor"
 """One cloud: a file, a :class:`PointCloud`, or an array (see :func:`cloud_from_array`)."""
@@ -144,9 +146,7 @@ def as_cloud(source: Source) -> PointCloud:
     if isinstance(source, PointCloud):
         return source
     if isinstance(source, str | os.PathLike):
-        from pointzoo import io
-
-        return io.read(source)
+        return read(source)
     if isinstance(source, np.ndarray | Tensor):
         return cloud_from_array(source)
     raise ConfigError(
@@ -157,18 +157,17 @@ def as_cloud(source: Source) -> PointCloud:
 
 
 def cloud_from_array(array: NDArray[Any] | Tensor) -> PointCloud:
-    """Read the columns of an (N, 3+) array.
+    """Read the columns of an (N, 3+) array as the same table in a file is read.
 
-    Columns 0 to 2 are x, y, z in metres. With six or more, columns 3 to 5 are colours if all lie in
-    0..1 or all in 0..255, and normals if one is negative and all lie in -1..1. Where they are
-    colours and there are nine or more, columns 6 to 8 are normals. Every other column is kept as
-    the field ``column_<index>``, which no encoder reads.
+    The first three columns are x, y, z in metres. What the others are is told by their number and
+    their values, see :mod:`pointzoo.io.table`: colours (0..1 or 0..255), normals, intensity, label;
+    columns that fit no rule become the fields ``column_3`` and so on, which no encoder reads.
 
     Args:
         array: (N, 3+) real numbers of any type, on any device.
 
     Raises:
-        CloudError: The shape is wrong, or columns 3 to 5 are neither colours nor normals.
+        CloudError: The shape or the type is wrong.
     """
     if isinstance(array, Tensor):
         values = array.detach().cpu()
@@ -179,31 +178,7 @@ def cloud_from_array(array: NDArray[Any] | Tensor) -> PointCloud:
             got=f"shape {tuple(array.shape)} of {array.dtype}",
             fix="Pass one row per point: x, y, z; for several clouds pass a list.",
         )
-    table = array.astype(np.float64)
-    used = 3
-    colors = normals = None
-    if table.shape[1] >= 6 and len(table):
-        colors, normals = _colors_or_normals(table[:, 3:6])
-        used = 6
-        if colors is not None and table.shape[1] >= 9:
-            normals, used = table[:, 6:9], 9
-    fields = {f"column_{i}": table[:, i] for i in range(used, table.shape[1])}
-    return PointCloud(table[:, :3], colors=colors, normals=normals, fields=fields)
-
-
-def _colors_or_normals(values: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
-    low, high = float(values.min()), float(values.max())
-    if low >= 0.0 and high <= 1.0:
-        return values, None
-    if low >= 0.0 and high <= 255.0:
-        return values / 255.0, None
-    if low >= -1.001 and high <= 1.001:  # unit vectors up to rounding in half precision
-        return None, values
-    raise CloudError(
-        expected="columns 3 to 5 as colours (0..1 or 0..255) or normals (-1..1)",
-        got=f"values from {low:g} to {high:g}",
-        fix="Pass array[:, :3] for the coordinates alone, or name the parts with PointCloud(...).",
-    )
+    return from_table(array).to_cloud()
 
 
 @contextmanager
@@ -248,7 +223,7 @@ def _extract_batch(encoder: Encoder, clouds: Sequence[PointCloud]) -> list[Featu
     if parameter is not None:
         batch = batch.to(parameter.device, parameter.dtype)
     output = encoder(batch, points=True)
-    assert output.point is not None  # noqa: S101 (points=True asks for them)
+    assert output.point is not None, "asked for with points=True"
     points = [_array(rows) for rows in batch.split(output.point)]
     tokens, places = _split_tokens(output, len(clouds))
     return [
