@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from pointzoo.data.base import ArrayDataset, PointDataset
+from pointzoo.data.folder import FileDataset, read_folder
+from pointzoo.data.open import open_dataset
 
-__all__ = ["ArrayDataset", "PointDataset"]
+__all__ = ["ArrayDataset", "FileDataset", "PointDataset", "open_dataset", "read_folder"]

@@ -8,9 +8,11 @@ file.
 from __future__ import annotations
 
 import io
+import os
+import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,41 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 np.lib.format.read_array(content, allow_pickle=False)
             )
     return arrays
+
+
+def map_array(path: Path, key: str) -> NDArray[Any]:
+    """Open one array of an NPZ file, without reading it where it is not compressed.
+
+    Args:
+        path: The file.
+        key: Name of the array.
+
+    Raises:
+        FormatError: The file is damaged or has no such array.
+        FileNotFoundError: There is no such file.
+    """
+    check_is_file(path)
+    with parsing(path, "NPZ"), zipfile.ZipFile(path) as archive:
+        if f"{key}.npy" not in archive.namelist():
+            raise malformed(path, "NPZ", f"there is no array {key!r}")
+        entry = archive.getinfo(f"{key}.npy")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return load_arrays(path)[key]
+        with path.open("rb") as stream:
+            stream.seek(entry.header_offset)
+            lengths = struct.unpack("<HH", stream.read(30)[26:])  # of the name and an extra field
+            stream.seek(sum(lengths), os.SEEK_CUR)
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, by_columns, dtype = read(stream)
+            if dtype.hasobject:
+                raise malformed(path, "NPZ", f"{key!r} holds Python objects")
+            start = stream.tell()
+        order: Literal["C", "F"] = "F" if by_columns else "C"
+        mapped: NDArray[Any] = np.memmap(path, dtype, "r", start, shape, order)
+        return mapped
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

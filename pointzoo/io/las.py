@@ -185,7 +185,8 @@ def _to_dimensions(cloud: PointCloud) -> dict[str, NDArray[Any]]:
     fields = columns.with_plain_names(cloud.fields, {*"xyz", *_COORDS, *_COLORS, *table}, "LAS")
     for name, values in fields.items():
         table[name] = columns.fit_type(name, values, _EXTRA_TYPES, "LAS")
-        if len(name) > 32 or (values.ndim == 2 and values.shape[1] not in (2, 3)):
+        is_short = values.ndim == 1 or values.shape[1] in (2, 3) or values.dtype == np.uint8
+        if len(name) > 32 or not is_short:
             raise FormatError(
                 expected="fields of 1 to 3 numbers per point under a name of at most 32 characters",
                 got=f"{name!r} of shape {values.shape}",
