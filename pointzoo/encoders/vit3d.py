@@ -7,7 +7,7 @@ d922651). Code and weights of this file: Apache-2.0.
 
 Differences: the patch MLP reads raw coordinates as Eq. 14 says (POS-BERT runs a pointwise MLP
 before it groups), but relative to the centroid and with the centroid beside them, as POS-BERT
-groups its features; tokens are int(N / k) as in the paper (POS-BERT rounds up); farthest point sampling starts
+groups its features; tokens are int(N / k) as in the paper (POS-BERT rounds up); sampling starts
 at the point farthest from the centroid of the cloud, so that the order of the points does not
 matter; clouds of a batch may differ in size.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _CPU_CHUNK_ROWS = 4096
-"""Rows per chunk on a CPU, so that a chunk of a few hundred columns stays in the cache of a core."""
+"""Rows per chunk on a CPU: a chunk of a few hundred columns stays in the cache of a core."""
 
 
 def linear_max(members: Tensor, weight: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class _LinearMax(torch.autograd.Function):
         members, weight, out = ctx.saved_tensors
         step = _chunks(members)
         to_members = torch.empty_like(members)
-        to_weight = torch.zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32),
-                                device=weight.device)  # fmt: skip
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        to_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         for start in range(0, len(members), step):
             part = slice(start, start + step)
             best = ((members[part] @ weight.t()) == out[part, None]).to(weight.dtype)  # (t, K, D)

@@ -113,14 +113,14 @@ PRESETS: Mapping[str, DCGLRConfig] = MappingProxyType(
     {
         "paper": DCGLRConfig(epochs=300, batch_size=64),
         "cpu": DCGLRConfig(
-            epochs=40,
-            batch_size=64,
+            epochs=20,
+            batch_size=32,
             points=1024,
-            local_crops=6,
-            augmentation=Augmentation(half_shift=0.2, rotation="shared"),
+            local_crops=4,
+            augmentation=Augmentation(scale=(0.8, 1.25), half_shift=0.2, rotation="shared"),
             projector_hidden=1024,
-            learning_rate=2e-3,
-            warmup_epochs=2,
+            learning_rate=4e-3,
+            warmup_epochs=1,
         ),
     }
 )

@@ -42,7 +42,7 @@ def measure_health(encoder: PointEncoder, data: PointDataset) -> dict[str, float
     return health
 
 
-def bfloat16_pays(size: int = 768, repeats: int = 3) -> bool:
+def bfloat16_pays(size: int = 1024, repeats: int = 5) -> bool:
     """Measure whether bfloat16 matrix products are at least twice as fast as float32 here.
 
     Some CPUs emulate bfloat16 and are tens of times slower with it; some have units for it.

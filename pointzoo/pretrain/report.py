@@ -36,10 +36,15 @@ class Report:
         self.count, self.waited = 0, 0.0
         self.started = time.perf_counter()
         self.console = Console(stderr=True, quiet=not enabled)
-        self.progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(),
-            TextColumn("{task.fields[text]}"), TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not enabled,
-        )  # fmt: skip
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, disable=not enabled)
         self.task = self.progress.add_task("train", total=total, completed=step, text="")
         self.path = out / LOG
         self.events: Any = _events(out) if tensorboard and enabled else None
