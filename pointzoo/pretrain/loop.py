@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from pointzoo.cloud import PointCloud
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
+from pointzoo.encoders.registry import ARCHITECTURES
 from pointzoo.errors import CollapseError, ConfigError, TrainingError
 from pointzoo.pretrain.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from pointzoo.pretrain.health import bfloat16_pays, measure_health
@@ -74,7 +75,8 @@ class TrainingConfig:
         Raises:
             ConfigError: A number is out of range or the precision unknown.
         """
-        counts = (self.epochs, self.batch_size, self.log_steps, self.max_steps or 1)
+        steps = 1 if self.max_steps is None else self.max_steps
+        counts = (self.epochs, self.batch_size, self.log_steps, steps)
         if min(counts) < 1 or self.workers < 0 or self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(
                 expected="counts of at least 1 and precision 'auto', 'fp32' or 'bf16'",
@@ -186,14 +188,15 @@ class RunResult:
         finished: Whether the run came to its end (False after Ctrl-C or SIGTERM).
         seconds: Time of this call.
         health: The last health check.
-        weights: Folder with the exported encoder, for :func:`pointzoo.load_encoder`.
+        weights: Folder with the exported encoder, for :func:`pointzoo.load_encoder`; None where
+            its class is not in the registry, so that only the checkpoint holds it.
     """
 
     steps: int
     finished: bool
     seconds: float
     health: Mapping[str, float]
-    weights: Path
+    weights: Path | None
 
 
 def train(
@@ -246,6 +249,8 @@ class _Run:
             autocast=self.accelerator.autocast,
             reduce_mean=lambda tensor: self.accelerator.reduce(tensor, "mean"),
         )
+        known = {entry.encoder_class for entry in ARCHITECTURES.values()}
+        self.weights = out / WEIGHTS if type(objective.exported) in known else None
         self.stop = False
         self.last: dict[str, float] = {}
         self.health: dict[str, float] = {}
@@ -302,7 +307,7 @@ class _Run:
             self.step >= self.clock.total_steps,
             time.perf_counter() - started,
             self.health,
-            self.out / WEIGHTS,
+            self.weights,
         )
 
     def _steps(self, report: Report) -> None:
@@ -378,8 +383,10 @@ class _Run:
             return
         self.health = measure_health(self.objective.exported, self.data)
         report.health(self.step, self.health)
-        save_encoder(self.objective.exported, self.out / WEIGHTS)
-        reason = self.objective.collapsed({**self.last, **self.health})
+        if self.weights is not None:
+            save_encoder(self.objective.exported, self.weights)
+        # a finished run that is resumed makes no step, so there is nothing to judge
+        reason = self.objective.collapsed({**self.last, **self.health}) if self.last else None
         if reason:
             raise CollapseError(
                 expected="features that tell clouds apart",
