@@ -26,7 +26,7 @@ from pointzoo import ops
 from pointzoo.encoders.registry import build
 from pointzoo.pretrain.dcglr import DCGLR, PRESETS, DCGLRConfig, Projector
 from pointzoo.pretrain.health import bfloat16_pays
-from pointzoo.pretrain.loop import Clock, Runtime
+from pointzoo.pretrain.objective import Clock, Runtime
 from pointzoo.pretrain.views import ObjectClouds
 
 

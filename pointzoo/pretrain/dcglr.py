@@ -28,7 +28,8 @@ from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
 from pointzoo.pretrain import losses, views
-from pointzoo.pretrain.loop import Clock, Objective, RunResult, TrainingConfig, train
+from pointzoo.pretrain.loop import RunResult, train
+from pointzoo.pretrain.objective import Clock, Objective, TrainingConfig
 from pointzoo.pretrain.schedules import cosine_schedule
 from pointzoo.pretrain.views import Augmentation, ObjectClouds
 

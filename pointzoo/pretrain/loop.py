@@ -11,172 +11,32 @@ import dataclasses
 import json
 import signal
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pointzoo.cloud import PointCloud
 from pointzoo.data.base import PointDataset
-from pointzoo.encoders.base import PointEncoder
+from pointzoo.data.joined import JoinedDataset
 from pointzoo.encoders.registry import ARCHITECTURES
 from pointzoo.errors import CollapseError, ConfigError, TrainingError
 from pointzoo.pretrain.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from pointzoo.pretrain.health import bfloat16_pays, measure_health
+from pointzoo.pretrain.objective import Clock, Objective, Precision, Runtime, TrainingConfig
 from pointzoo.pretrain.report import Report
 from pointzoo.pretrain.samples import Plan, Samples, step_generator
 from pointzoo.weights import save_encoder
 
-Precision = Literal["auto", "fp32", "bf16"]
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights"
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of a run that do not depend on the objective.
-
-    Attributes:
-        epochs: Passes over the data.
-        batch_size: Clouds per step, over all processes.
-        max_steps: Length of the run in steps, instead of ``epochs``.
-        seed: Of everything random.
-        precision: ``auto`` measures whether bfloat16 pays on this device.
-        workers: Processes that read and prepare clouds; 0 does it between the steps.
-        checkpoint_minutes: Time between checkpoints.
-        health_minutes: Time between health checks, each of which exports the weights.
-        log_steps: Steps between lines of the log.
-        tensorboard: Also write TensorBoard events.
-    """
-
-    epochs: int = 100
-    batch_size: int = 64
-    max_steps: int | None = None
-    seed: int = 0
-    precision: Precision = "auto"
-    workers: int = 0
-    checkpoint_minutes: float = 3.0
-    health_minutes: float = 5.0
-    log_steps: int = 10
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: A number is out of range or the precision unknown.
-        """
-        steps = 1 if self.max_steps is None else self.max_steps
-        counts = (self.epochs, self.batch_size, self.log_steps, steps)
-        if min(counts) < 1 or self.workers < 0 or self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(
-                expected="counts of at least 1 and precision 'auto', 'fp32' or 'bf16'",
-                got=f"{counts}, workers {self.workers}, precision {self.precision!r}",
-                fix="Correct the setting.",
-            )
-
-
 _MAY_CHANGE = {"workers", "checkpoint_minutes", "health_minutes", "log_steps", "tensorboard"}
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How long a run is.
-
-    Attributes:
-        steps_per_epoch: Batches in one pass over the data; an incomplete one is dropped.
-        total_steps: Length of the run.
-        batch_size: Clouds per step, over all processes.
-    """
-
-    steps_per_epoch: int
-    total_steps: int
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What an objective needs to know about where it runs; the default is one process in float32.
-
-    Attributes:
-        forward: Wraps the call of the trainable module (distributed data parallel), or None.
-        autocast: Context in which networks run.
-        reduce_mean: Averages a tensor over the processes.
-    """
-
-    forward: Callable[..., Any] | None = None
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    reduce_mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
-
-
-class Objective(nn.Module, ABC):
-    """What a trainer supplies to the loop. Its state dict is what a checkpoint holds.
-
-    Attributes:
-        config: Settings of the run.
-        runtime: Set by :func:`train`.
-    """
-
-    def __init__(self, config: TrainingConfig) -> None:
-        """Keep the settings."""
-        super().__init__()
-        self.config = config
-        self.runtime = Runtime()
-
-    def run_trainable(self, *inputs: Any) -> Any:
-        """Call the trainable module, through distributed data parallel where it is on."""
-        return (self.runtime.forward or self.trainable)(*inputs)
-
-    @property
-    @abstractmethod
-    def trainable(self) -> nn.Module:
-        """The module whose gradients are computed."""
-
-    @property
-    @abstractmethod
-    def exported(self) -> PointEncoder:
-        """The encoder that the run is for."""
-
-    @abstractmethod
-    def prepare(self, cloud: PointCloud, generator: np.random.Generator) -> Any:
-        """Turn a cloud of the data set into one sample; runs in the loader's workers."""
-
-    @abstractmethod
-    def collate(self, samples: Sequence[Any]) -> Any:
-        """Make a batch, with a method ``to(device)``."""
-
-    @abstractmethod
-    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch and what to log about it."""
-
-    @abstractmethod
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return AdamW's groups; ``decays`` says whether a group has weight decay."""
-
-    @abstractmethod
-    def schedule(self, step: int, clock: Clock) -> dict[str, float]:
-        """Return ``lr`` and ``weight_decay`` of a step."""
-
-    @abstractmethod
-    def after_backward(self, step: int, clock: Clock) -> None:
-        """Change gradients (clip, freeze) before the optimizer uses them."""
-
-    @abstractmethod
-    def after_step(self, step: int, clock: Clock) -> None:
-        """Follow the optimizer (move a teacher)."""
-
-    @abstractmethod
-    def collapsed(self, health: Mapping[str, float]) -> str | None:
-        """Say why the representation is dead, or None; values of the step and of the check."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +91,7 @@ class _Run:
     ) -> None:
         config = objective.config
         self.objective, self.data, self.out, self.config = objective, data, out, config
-        self.clock = _clock(config, len(data))
+        self.clock = _clock(config, data)
         self.checkpoint = out / CHECKPOINT
         stored = self._stored(resume=resume)
         self.precision = _precision(config.precision, stored)
@@ -357,7 +217,8 @@ class _Run:
 
     def _loader(self) -> DataLoader[Any]:
         plan = Plan(
-            clouds=len(self.data),
+            lengths=_lengths(self.data),
+            shares=self.config.shares,
             batch_size=self.config.batch_size,
             steps=range(self.step, self.clock.total_steps),
             seed=self.config.seed,
@@ -413,15 +274,27 @@ class _Run:
                 signal.signal(number, handler)
 
 
-def _clock(config: TrainingConfig, clouds: int) -> Clock:
-    steps = clouds // config.batch_size
+def _lengths(data: PointDataset) -> tuple[int, ...]:
+    return tuple(map(len, data.parts)) if isinstance(data, JoinedDataset) else (len(data),)
+
+
+def _clock(config: TrainingConfig, data: PointDataset) -> Clock:
+    parts, shares = len(_lengths(data)), config.shares
+    if shares and (len(shares) != parts or min(shares) <= 0):
+        raise ConfigError(
+            expected=f"a positive share for each of the {parts} data sets",
+            got=repr(shares),
+            fix="Set shares to as many numbers as there are data sets, or leave it empty.",
+        )
+    steps = len(data) // config.batch_size
     if steps < 1:
         raise ConfigError(
             expected=f"at least one batch of {config.batch_size} clouds",
-            got=f"a data set of {clouds}",
+            got=f"a data set of {len(data)}",
             fix="Lower the batch size, or add data.",
         )
-    return Clock(steps, config.max_steps or steps * config.epochs, config.batch_size)
+    total = steps * config.epochs if config.max_steps is None else config.max_steps
+    return Clock(steps, total, config.batch_size)
 
 
 def _precision(wanted: Precision, stored: Mapping[str, Any] | None) -> str:

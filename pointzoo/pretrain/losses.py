@@ -42,7 +42,7 @@ def distillation_loss(
     Raises:
         ConfigError: Shapes do not fit, or there are fewer than two global views.
     """
-    views, clouds, width = teacher.shape
+    views, clouds, width = teacher.shape if teacher.ndim == 3 else (0, 0, 0)
     fits = student_global.shape == teacher.shape and student_local.shape[1:] == (clouds, width)
     if views < 2 or not fits or center.shape != (width,):
         raise ConfigError(
