@@ -72,7 +72,7 @@ class PlainViT(nn.Module):
     def __init__(self, dim: int, depth: int, heads: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip((6, *widths), widths, strict=False):
+        for inputs, outputs in zip((6, *widths[:-1]), widths, strict=True):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], dim, bias=False))
         self.bn = nn.BatchNorm1d(dim)
@@ -209,8 +209,9 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - started)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         share = statistics.median(
-            views / total for views, total in zip(sides["pointzoo"].views[1:], seconds["pointzoo"])
-        )  # fmt: skip
+            views / total
+            for views, total in zip(sides["pointzoo"].views[1:], seconds["pointzoo"], strict=True)
+        )
         ratios = [p / o for p, o in zip(seconds["plain"], seconds["pointzoo"], strict=True)]
         print(json.dumps({
             "precision": precision,
