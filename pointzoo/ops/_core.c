@@ -4,7 +4,7 @@
  * The results equal the PyTorch functions of sampling.py and neighbors.py bit for bit:
  *   - a squared distance is (dx*dx + dy*dy) + dz*dz, rounded after each operation (no FMA), and
  *   - equal distances are ordered by row: candidates are compared as 64-bit keys, the bits of the
- *     distance (never negative, so its bits are ordered as it is) above the row.
+ *     distance (never negative, so that its bits are ordered as it is) above the row.
  * The caller has checked sizes and rows, and that coordinates are finite and at most 1e15 in size.
  *
  * Large clouds are sorted along a Morton curve and cut into blocks of LANES points. Blocks, and
@@ -44,19 +44,19 @@ enum { LANES = 32, FAN = 16, LEVELS = 8, STRIDE = 256, CHUNK = 64 };
 enum { DIRECT_FPS = 4096, DIRECT_KNN = 4096 }; /* points up to which boxes do not pay */
 #define FAR 1e18f              /* padding: farther than any point, its square still finite */
 #define REAL 1e36f             /* above every squared distance between points, below those to FAR */
-#define NOTHING 0x7f800000ffffffffu /* key of an infinite distance */
+#define NOTHING 0x7f800000ffffffff /* key of an infinite distance */
 
 /* ---- small pieces ---------------------------------------------------------------------------- */
 
 INLINE int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-INLINE uint64_t key_of(float distance, uint32_t row) {
+INLINE int64_t key_of(float distance, uint32_t row) {
     uint32_t bits;
     memcpy(&bits, &distance, 4);
-    return (uint64_t)bits << 32 | row;
+    return (int64_t)((uint64_t)bits << 32 | row);
 }
 
-INLINE float distance_of(uint64_t key) {
+INLINE float distance_of(int64_t key) {
     uint32_t bits = (uint32_t)(key >> 32);
     float distance;
     memcpy(&distance, &bits, 4);
@@ -69,26 +69,41 @@ INLINE float square_distance(float ax, float ay, float az, float bx, float by, f
 }
 
 /* Bit l is set where d[l] <= bound; written so that compilers make one vector operation of it. */
-INLINE uint32_t at_most(const float *d, float bound) {
+INLINE uint32_t at_most(const float *d, float bound, int lanes) {
     uint32_t mask = 0;
-    for (int l = 0; l < LANES; l++) mask |= d[l] <= bound ? 1u << l : 0u;
+    for (int l = 0; l < lanes; l++) mask |= d[l] <= bound ? 1u << l : 0u;
+    return mask;
+}
+
+INLINE uint32_t at_least(const float *d, float bound) {
+    uint32_t mask = 0;
+    for (int l = 0; l < LANES; l++) mask |= d[l] >= bound ? 1u << l : 0u;
     return mask;
 }
 
 /* Put a key into the ascending list best[0..k), dropping the largest. */
-INLINE void insert(uint64_t *best, int64_t k, uint64_t key) {
+INLINE void insert(int64_t *best, int64_t k, int64_t key) {
     int64_t i = k - 1;
     if (key >= best[i]) return;
     for (; i > 0 && best[i - 1] > key; i--) best[i] = best[i - 1];
     best[i] = key;
 }
 
+/* The k smallest of n distinct keys in order, by counting: no branch that depends on the data. */
+INLINE void rank_keys(const int64_t *keys, int64_t n, int64_t *best, int64_t k) {
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rank = 0, key = keys[i];
+        for (int64_t j = 0; j < n; j++) rank += keys[j] < key;
+        if (rank < k) best[rank] = key;
+    }
+}
+
 /* Shell sort: short, in place, no bad case that matters. */
-static void sort_keys(uint64_t *a, int64_t n) {
+static void sort_keys(int64_t *a, int64_t n) {
     static const int64_t gaps[] = {32913, 14628, 6501, 2889, 1284, 701, 301, 132, 57, 23, 10, 4, 1};
     for (int g = 0; g < (int)(sizeof gaps / sizeof *gaps); g++)
         for (int64_t i = gaps[g]; i < n; i++) {
-            uint64_t key = a[i];
+            int64_t key = a[i];
             int64_t j = i;
             for (; j >= gaps[g] && a[j - gaps[g]] > key; j -= gaps[g]) a[j] = a[j - gaps[g]];
             a[j] = key;
@@ -96,18 +111,18 @@ static void sort_keys(uint64_t *a, int64_t n) {
 }
 
 /* The key of rank k (from 0) among n keys; reorders them. */
-static uint64_t select_key(uint64_t *a, int64_t n, int64_t k) {
+static int64_t select_key(int64_t *a, int64_t n, int64_t k) {
     int64_t lo = 0, hi = n - 1;
     while (lo < hi) {
-        uint64_t x = a[lo], y = a[lo + (hi - lo) / 2], z = a[hi];
-        uint64_t low = x < y ? x : y, high = x < y ? y : x;
-        uint64_t pivot = z < low ? low : z > high ? high : z; /* median of three */
+        int64_t x = a[lo], y = a[lo + (hi - lo) / 2], z = a[hi];
+        int64_t low = x < y ? x : y, high = x < y ? y : x;
+        int64_t pivot = z < low ? low : z > high ? high : z; /* median of three */
         int64_t i = lo, j = hi;
         while (i <= j) {
             while (a[i] < pivot) i++;
             while (a[j] > pivot) j--;
             if (i <= j) {
-                uint64_t t = a[i];
+                int64_t t = a[i];
                 a[i++] = a[j], a[j--] = t;
             }
         }
@@ -152,14 +167,14 @@ static uint32_t morton(const Cloud *c, const float *p) {
 }
 
 /* Rows in order of (Morton code, row), as keys; `spare` is as large as `keys`. */
-static void morton_sort(const Cloud *c, const float *p, int64_t n, uint64_t *keys, uint64_t *spare) {
-    for (int64_t i = 0; i < n; i++) keys[i] = (uint64_t)morton(c, p + 3 * i) << 32 | (uint32_t)i;
+static void morton_sort(const Cloud *c, const float *p, int64_t n, int64_t *keys, int64_t *spare) {
+    for (int64_t i = 0; i < n; i++) keys[i] = (int64_t)morton(c, p + 3 * i) << 32 | (uint32_t)i;
     for (int shift = 32; shift < 62; shift += 10) {
         int64_t first[1025] = {0};
         for (int64_t i = 0; i < n; i++) first[(keys[i] >> shift & 1023) + 1]++;
         for (int d = 0; d < 1024; d++) first[d + 1] += first[d];
         for (int64_t i = 0; i < n; i++) spare[first[keys[i] >> shift & 1023]++] = keys[i];
-        uint64_t *t = keys;
+        int64_t *t = keys;
         keys = spare, spare = t;
     }
     memcpy(spare, keys, (size_t)n * sizeof *keys); /* three passes: the result lies in `spare` */
@@ -211,7 +226,7 @@ static int build(Cloud *c, const float *p, int64_t n, int boxed) {
         words = c->padded + blocks;
     }
     float *f = c->memory = malloc((size_t)(floats + words) * 4);
-    uint64_t *keys = boxed ? malloc((size_t)n * 16) : NULL;
+    int64_t *keys = boxed ? malloc((size_t)n * 16) : NULL;
     if (!f || (boxed && !keys)) {
         free(f), free(keys), c->memory = NULL;
         return 1;
@@ -281,8 +296,9 @@ KERNEL static int64_t fps_step(const Cloud *c, float *nearest, const float *p) {
         float top = lower(c, nearest, i, end, p);
         if (top > best) best = top, at = i;
     }
-    while (nearest[at] != best) at++;
-    return at;
+    uint32_t mask;
+    while (!(mask = at_least(nearest + at, best))) at += LANES;
+    return at + __builtin_ctz(mask);
 }
 
 /* The same, skipping blocks that p is too far from; top[level][b] is the maximum inside a box. */
@@ -384,8 +400,8 @@ int pointzoo_fps(const float *coords, const int64_t *offsets, const int64_t *cou
 
 /* ---- nearest neighbours -------------------------------------------------------------------------- */
 
-INLINE void offer(uint64_t *best, int64_t k, const Cloud *c, int64_t from, const float *d) {
-    uint32_t mask = at_most(d, distance_of(best[k - 1]));
+INLINE void offer(int64_t *best, int64_t k, const Cloud *c, int64_t from, const float *d) {
+    uint32_t mask = at_most(d, distance_of(best[k - 1]), LANES);
     for (; mask; mask &= mask - 1) {
         int l = __builtin_ctz(mask);
         insert(best, k, key_of(d[l], c->row ? c->row[from + l] : (uint32_t)(from + l)));
@@ -397,32 +413,59 @@ INLINE void block_distances(const Cloud *c, int64_t from, const float *q, float 
     for (int l = 0; l < LANES; l++) d[l] = square_distance(q[0], q[1], q[2], x[l], y[l], z[l]);
 }
 
-/* All distances, then a bound for the k-th: each of `groups` >= k sets holds a point that near. */
+enum { FEW = 128 }; /* up to here counting beats partitioning */
+
+/* The k-th smallest of n distances; reorders nothing. */
+INLINE float kth_distance(const float *d, int64_t n, int64_t k, int64_t *spare) {
+    float kth = 0;
+    if (n > FEW) {
+        for (int64_t i = 0; i < n; i++) spare[i] = key_of(d[i], 0);
+        return distance_of(select_key(spare, n, k - 1));
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int32_t below = 0;
+        for (int64_t j = 0; j < n; j++) below += d[j] < d[i];
+        kth = below < k && d[i] > kth ? d[i] : kth;
+    }
+    return kth;
+}
+
+/* All distances, then a bound for the k-th: k of the sets of points hold one that near. Scratch:
+ * 2 * padded words. */
 KERNEL static void nearest_direct(
-    const Cloud *c, const float *q, int64_t k, uint64_t *best, float *d, uint64_t *minima) {
-    int64_t blocks = c->padded / LANES, deep = blocks * LANES / (2 * k), groups = 0;
-    deep = deep < 1 ? 1 : deep;
-    for (int64_t b = 0; b < blocks; b += deep) {
-        float least[LANES];
-        for (int l = 0; l < LANES; l++) least[l] = __builtin_inff();
-        for (int64_t e = b; e < b + deep && e < blocks; e++) {
-            block_distances(c, e * LANES, q, d + e * LANES);
-            for (int l = 0; l < LANES; l++)
-                least[l] = d[e * LANES + l] < least[l] ? d[e * LANES + l] : least[l];
+    const Cloud *c, const float *q, int64_t k, int64_t *best, int64_t *scratch) {
+    float *d = (float *)scratch, *minima = d + c->padded, reach = REAL;
+    int64_t *kept = scratch + c->padded, sets = 0, size = 0;
+    int64_t blocks = c->padded / LANES, depth = c->padded / (2 * k) > 1 ? c->padded / (2 * k) : 1;
+    for (int64_t b = 0; b < blocks; b += depth) { /* a set is one lane of `depth` blocks */
+        float *least = minima + sets;
+        int64_t end = b + depth < blocks ? b + depth : blocks;
+        for (int l = 0; l < LANES; l++) least[l] = REAL;
+        for (int64_t e = b; e < end; e++) {
+            float *own = d + e * LANES;
+            block_distances(c, e * LANES, q, own);
+            for (int l = 0; l < LANES; l++) least[l] = own[l] < least[l] ? own[l] : least[l];
         }
-        for (int l = 0; l < LANES; l++) minima[groups + l] = key_of(least[l], 0);
-        groups += LANES;
+        sets += LANES;
     }
-    if (groups >= k) {
-        float bound = distance_of(select_key(minima, groups, k - 1));
-        for (int64_t i = 0; i < k; i++) best[i] = key_of(bound, UINT32_MAX); /* all pushed out */
+    if (sets >= k) reach = kth_distance(minima, sets, k, kept);
+    for (int64_t b = 0; b < blocks; b++)
+        for (uint32_t mask = at_most(d + b * LANES, reach, LANES); mask; mask &= mask - 1) {
+            int64_t i = b * LANES + __builtin_ctz(mask);
+            if (i < c->n) kept[size++] = key_of(d[i], (uint32_t)i);
+        }
+    if (size <= FEW) {
+        rank_keys(kept, size, best, k);
+    } else {
+        select_key(kept, size, k - 1); /* leaves the k smallest in front */
+        memcpy(best, kept, (size_t)k * sizeof *best);
+        sort_keys(best, k);
     }
-    for (int64_t b = 0; b < blocks; b++) offer(best, k, c, b * LANES, d + b * LANES);
 }
 
 /* Blocks around q on the Morton curve first; then those that may hold something nearer, by boxes. */
 KERNEL static void nearest_boxed(
-    const Cloud *c, const float *q, int64_t k, uint64_t *best, uint64_t *queue) {
+    const Cloud *c, const float *q, int64_t k, int64_t *best, int64_t *queue) {
     float d[LANES];
     int64_t blocks = c->count[0], lo = 0, hi = blocks, size = 0, depth = 0;
     uint32_t code = morton(c, q);
@@ -445,8 +488,8 @@ KERNEL static void nearest_boxed(
         int64_t first = stack[depth].group * FAN;
         float e[FAN], reach = distance_of(best[k - 1]);
         box_distances(&c->boxes[level], first, q, e);
-        for (int l = 0; l < FAN; l++) {
-            if (!(e[l] <= reach)) continue;
+        for (uint32_t mask = at_most(e, reach, FAN); mask; mask &= mask - 1) {
+            int l = __builtin_ctz(mask);
             int64_t box = first + l;
             if (level) stack[depth].level = level - 1, stack[depth++].group = box;
             else if (box < lo || box > hi) queue[size++] = key_of(e[l], (uint32_t)box);
@@ -465,34 +508,34 @@ typedef struct {
     const int64_t *query_offsets, *offsets;
     int64_t clouds, k;
     Cloud *cloud;
-    uint64_t *order; /* queries of each cloud, those of boxed ones along its Morton curve */
+    int64_t *order; /* queries of each cloud, those of boxed ones along its Morton curve */
     int64_t *index;
     float *distance;
 } Knn;
 
-static int knn_prepare(Knn *t, const float *coords, int64_t b, uint64_t *spare) {
+static int knn_prepare(Knn *t, const float *coords, int64_t b, int64_t *spare) {
     int64_t from = b ? t->offsets[b - 1] : 0, n = t->offsets[b] - from;
     int64_t first = b ? t->query_offsets[b - 1] : 0, m = t->query_offsets[b] - first;
     if (m == 0) return 0;
     int boxed = n > DIRECT_KNN && m > CHUNK;
     if (build(&t->cloud[b], coords + 3 * from, n, boxed)) return 1;
     if (boxed) morton_sort(&t->cloud[b], t->query + 3 * first, m, t->order + first, spare + first);
-    else for (int64_t i = 0; i < m; i++) t->order[first + i] = (uint64_t)i;
+    else for (int64_t i = 0; i < m; i++) t->order[first + i] = (int64_t)i;
     return 0;
 }
 
-/* Scratch of one thread, in 8-byte words: the list, then queue, or distances and minima. */
+/* Scratch of one thread in 8-byte words: the list, then the queue of boxes or nearest_direct's. */
 static int64_t knn_scratch(const Knn *t) {
     int64_t most = 0;
     for (int64_t b = 0; b < t->clouds; b++) {
         const Cloud *c = &t->cloud[b];
-        int64_t words = c->levels ? c->count[0] : c->padded + c->padded / 2;
+        int64_t words = c->levels ? c->count[0] : 2 * c->padded;
         most = words > most ? words : most;
     }
     return round_up(t->k + most, 8);
 }
 
-static void knn_chunk(const Knn *t, int64_t from, int64_t to, uint64_t *best) {
+static void knn_chunk(const Knn *t, int64_t from, int64_t to, int64_t *best) {
     int64_t b = 0;
     for (int64_t i = from; i < to; i++) {
         while (t->query_offsets[b] <= i) b++;
@@ -500,10 +543,10 @@ static void knn_chunk(const Knn *t, int64_t from, int64_t to, uint64_t *best) {
         int64_t first = b ? t->query_offsets[b - 1] : 0, shift = b ? t->offsets[b - 1] : 0;
         int64_t row = first + (int64_t)(uint32_t)t->order[i], k = t->k < c->n ? t->k : c->n;
         const float *q = t->query + 3 * row;
-        uint64_t *scratch = best + t->k;
+        int64_t *scratch = best + t->k;
         for (int64_t j = 0; j < k; j++) best[j] = NOTHING;
         if (c->levels) nearest_boxed(c, q, k, best, scratch);
-        else nearest_direct(c, q, k, best, (float *)(scratch + c->padded), scratch);
+        else nearest_direct(c, q, k, best, scratch);
         for (int64_t j = 0; j < t->k; j++) {
             t->index[row * t->k + j] = shift + (int64_t)(uint32_t)best[j % k];
             t->distance[row * t->k + j] = distance_of(best[j % k]);
@@ -519,7 +562,7 @@ int pointzoo_knn(const float *query, const int64_t *query_offsets, const float *
     Knn t = {query, query_offsets, offsets, clouds, k, NULL, NULL, index, distance};
     t.cloud = calloc((size_t)clouds, sizeof *t.cloud);
     t.order = malloc((size_t)queries * 16);
-    uint64_t *scratch = NULL;
+    int64_t *scratch = NULL;
     int failed = !t.cloud || !t.order;
     if (!failed) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
@@ -531,7 +574,7 @@ int pointzoo_knn(const float *query, const int64_t *query_offsets, const float *
         if (!failed) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
             for (int64_t i = 0; i < queries; i += CHUNK) {
-                uint64_t *own = scratch + words * thread_number();
+                int64_t *own = scratch + words * thread_number();
                 knn_chunk(&t, i, i + CHUNK < queries ? i + CHUNK : queries, own);
             }
         }
@@ -545,7 +588,7 @@ int pointzoo_knn(const float *query, const int64_t *query_offsets, const float *
 
 /* ---- ball crops ---------------------------------------------------------------------------------- */
 
-KERNEL static void all_keys(const float *p, int64_t n, const float *center, uint64_t *keys) {
+KERNEL static void all_keys(const float *p, int64_t n, const float *center, int64_t *keys) {
     for (int64_t i = 0; i < n; i++) {
         const float *a = p + 3 * i;
         float d = square_distance(a[0], a[1], a[2], center[0], center[1], center[2]);
@@ -564,12 +607,12 @@ int pointzoo_ball_crop(const float *coords, const int64_t *offsets, const int64_
     for (int64_t b = 0; b < clouds; b++) {
         int64_t from = b ? offsets[b - 1] : 0, n = offsets[b] - from;
         int64_t *target = out + ends[b] - counts[b];
-        uint64_t *keys = malloc((size_t)n * 16);
+        int64_t *keys = malloc((size_t)n * 16);
         failed |= !keys;
         if (!keys) continue;
         all_keys(coords + 3 * from, n, coords + 3 * centers[b], keys);
         memcpy(keys + n, keys, (size_t)n * sizeof *keys);
-        uint64_t last = select_key(keys + n, n, counts[b] - 1);
+        int64_t last = select_key(keys + n, n, counts[b] - 1);
         for (int64_t i = 0; i < n; i++)
             if (keys[i] <= last) *target++ = from + i;
         free(keys);
