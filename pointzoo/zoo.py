@@ -152,6 +152,22 @@ def load_encoder(
         ) from error
 
 
+def start_encoder(source: str | os.PathLike[str], *, seed: int = 0) -> PointEncoder:
+    """Return what a training starts from: random weights of an architecture, or pretrained ones.
+
+    Args:
+        source: A registered architecture, a registered weight, or a weight folder.
+        seed: Seed of the random weights; pretrained ones do not need it.
+
+    Raises:
+        UnknownNameError: ``source`` is none of these.
+        WeightError: See :func:`load_encoder`.
+    """
+    if isinstance(source, str) and source in ARCHITECTURES:
+        return create_encoder(source, seed=seed)
+    return load_encoder(source)
+
+
 def list_encoders(
     pattern: str = "*",
     *,
@@ -248,4 +264,4 @@ def _locate(source: str | os.PathLike[str]) -> tuple[Path, Weight | None]:
             fix=f"create_encoder({str(source)!r}) builds it with random weights; "
             f"pretrained: {', '.join(sorted(WEIGHTS)) or 'none'}.",
         )
-    raise UnknownNameError.of("pretrained encoder", str(source), WEIGHTS)
+    raise UnknownNameError.of("encoder", str(source), [*WEIGHTS, *ARCHITECTURES])

@@ -95,7 +95,7 @@ def render_cloud(
         CloudError: There is no point, or shapes do not fit.
     """
     xyz, _ = _checked(coords, colors)
-    reach = max(float(np.abs(_project(xyz, view)[:, :2]).max()) for view in views)
+    reach = max(_reach(_project(xyz, view)) for view in views)
     images = [render_image(xyz, colors, view=view, size=size, reach=reach) for view in views]
     return write_png(path, _trim(np.concatenate(images, axis=1), round(_MARGIN * size)))
 
@@ -141,7 +141,7 @@ def render_image(
         xyz, rgb = xyz[::step], rgb[::step]
     pixels = size * _SUPERSAMPLING
     seen = _project(xyz, view)
-    half = reach or float(np.abs(seen[:, :2]).max()) or 1.0
+    half = reach or _reach(seen)
     seen *= pixels * (1 - 2 * _MARGIN) / 2 / half
     spacing = pixels * math.sqrt(_COVERED / len(xyz))
     radius = min(max(0.75 * spacing, 0.8 * _SUPERSAMPLING), 0.016 * pixels)
@@ -179,6 +179,11 @@ def _project(xyz: FloatArray, view: tuple[float, float]) -> FloatArray:
     turned = (xyz - xyz[0]) @ np.stack([right, up, to_camera], axis=1)
     middle: FloatArray = turned - (turned.min(axis=0) + turned.max(axis=0)) / 2
     return middle
+
+
+def _reach(seen: FloatArray) -> float:
+    """Return half the width of what must be shown; rounding of a line of sight is no width."""
+    return max(float(np.abs(seen[:, :2]).max()), 1e-6 * float(np.abs(seen).max())) or 1.0
 
 
 def _splat(
