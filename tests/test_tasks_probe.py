@@ -258,14 +258,14 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
 
 
 def test_probe_of_an_encoder_on_shapes_beats_chance():
-    data = shapes_dataset(per_class=6, points=128)
+    data = shapes_dataset(per_class=9, points=128)
     encoder = zoo.create_encoder("vit3d_test", seed=0)
     results = probe(encoder, data, classifier=("svm_tuned", "knn"), folds=3, seeds=(0, 1))
     assert [r.classifier for r in results] == ["svm_tuned", "knn"]
     assert all(r.subject == "ViT3D" and r.channels == 32 for r in results)
-    assert results[0].mean > 0.5
+    assert results[0].mean > 0.4  # chance is 0.25
     assert results[0].interval[0] <= results[0].mean <= results[0].interval[1]
-    assert 1.0 < results[0].effective_rank < 24
+    assert 1.0 < results[0].effective_rank < 32
     again = probe(encoder, data, classifier="svm_tuned", folds=3, seeds=(0, 1))[0]
     assert again.accuracy == results[0].accuracy
 
