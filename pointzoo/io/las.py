@@ -71,7 +71,8 @@ def read_las(path: Path) -> RawCloud:
         scale = None
         if raw.colors is not None:
             scale = 255.0 if raw.colors.max(initial=0) <= 255 else 65_535.0
-        return dataclasses.replace(raw, full_scale=scale, unit=unit)
+        notes = () if unit else ("The file names no unit of length; it may be feet.",)
+        return dataclasses.replace(raw, full_scale=scale, unit=unit, notes=notes)
 
 
 def _import_laspy() -> Any:
