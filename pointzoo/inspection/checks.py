@@ -126,7 +126,10 @@ def _check_shape(facts: Facts) -> Iterator[Finding]:
     if facts.longest == 0.0:
         yield Finding("problem", "All points lie in one place.")
         return
-    centred = (facts.points - facts.points.mean(axis=0)) / facts.longest
+    if not np.isfinite(facts.longest):
+        return
+    scaled = (facts.points - facts.low) / facts.longest
+    centred = scaled - scaled.mean(axis=0)
     values = np.linalg.eigvalsh(centred.T @ centred / len(centred)).clip(0.0)
     thin = int((np.sqrt(values) < FLAT_RATIO).sum())
     if thin and len(facts.places) > 3:
