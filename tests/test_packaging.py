@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = ("tests", "docs", "examples", "benchmarks", "scripts", "changelog.d")
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
 BLENDER = {"bpy", "mathutils", "infinigen"}
 """Imported by the Infinigen worker alone, which runs in an environment of its own."""
 
@@ -160,3 +160,12 @@ def _names_in_package() -> tuple[set[str], set[str]]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 strings.add(node.value.split(".")[0])
     return imported - set(sys.stdlib_module_names) - BLENDER - {"pointzoo"}, strings
+
+
+def test_error_of_a_missing_package_names_an_extra_that_exists() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    source = "\n".join(p.read_text("utf-8") for p in (ROOT / "pointzoo").rglob("*.py"))
+    named = set(re.findall(r"MissingExtraError\([^)]*, \"(\w+)\"\)", source))
+    assert {"las", "mesh"} <= named
+    assert named <= set(config["options.extras_require"])
