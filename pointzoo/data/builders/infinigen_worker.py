@@ -1,9 +1,9 @@
 """Makes Infinigen objects on request; runs inside the Python of a Blender (``bpy``) environment.
 
 This file is a script, not a part of the importable package: the Blender environment has neither
-torch nor pointzoo. It imports ``bpy`` and Infinigen once and then, for each job, forks a child
-that makes one object, so every object starts from the same state (the same seed gives the same
-mesh, whatever was made before it) and a crash costs one object.
+torch nor pointzoo. It imports ``bpy`` and the modules named as arguments once and then, for each
+job, forks a child that makes one object, so every object starts from the same state (the same seed
+gives the same mesh, whatever was made before it) and a crash costs one object.
 
 Protocol: one JSON object a line. A job on standard input is
 ``{"module": str, "factory": str, "seed": int, "out": str}``. The answer is
@@ -17,6 +17,9 @@ Shape legend: T triangles, V vertices.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import importlib.metadata
 import json
@@ -30,45 +33,84 @@ from typing import Any
 import bpy
 import numpy as np
 
-GREY = (0.5, 0.5, 0.5)
+Color = tuple[float, ...]
+
+GREY: Color = (0.5, 0.5, 0.5)
 """The linear colour of a material whose colour cannot be told without rendering it."""
+
+ADDR_NO_RANDOMIZE = 0x0040000
+ASK_PERSONALITY = 0xFFFFFFFF
+NO_MORE_JOBS = 3
+"""Exit status of a child that found standard input closed."""
 
 MAX_NODE_DEPTH = 24
 """How far back a shader graph is followed."""
 
 
 def main() -> None:
-    """Answer jobs from standard input until it closes."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    """Fork a child for every job from standard input until it closes."""
+    fix_addresses()
+    answers = os.dup(1)
     # Blender and Infinigen write to descriptor 1 from C: keep the answers apart from that.
     os.dup2(2, 1)
     logging.disable(logging.WARNING)
+    for module in sys.argv[1:]:
+        with contextlib.suppress(Exception):  # the jobs that need it will say so
+            importlib.import_module(module)
     versions = {"bpy": bpy.app.version_string, "infinigen": importlib.metadata.version("infinigen")}
-    importlib.import_module("infinigen.core.util.blender")
-    answers.write(json.dumps({"ready": True, **versions}) + "\n")
-    for line in sys.stdin:
-        answers.write(json.dumps(in_child(json.loads(line))) + "\n")
+    tell(answers, {"ready": True, **versions})
+    gc.freeze()
+    status = 0
+    while status != NO_MORE_JOBS:
+        child = os.fork()
+        if child == 0:
+            os._exit(one_job(answers))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status not in {0, NO_MORE_JOBS}:
+            tell(answers, {"ok": False, "error": f"the process ended with status {status}"})
+    os._exit(0)  # Blender's own way out crashes after a fork
 
 
-def in_child(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job in a forked child and say how it ended."""
-    # Imported before the fork, so that the next child finds it loaded.
-    importlib.import_module(job["module"])
+def fix_addresses() -> None:
+    """Start over without address space randomisation and on one processor.
+
+    Blender orders some of its work by address and by thread: with either left to chance, the same
+    seed gives vertices in another order, some of them off by a rounding error.
+    """
+    libc = ctypes.CDLL(None)
+    before = libc.personality(ASK_PERSONALITY)
+    if before == -1 or before & ADDR_NO_RANDOMIZE:
+        return
+    processors = sorted(os.sched_getaffinity(0))
+    number = int(os.environ.get("POINTZOO_WORKER", "0"))
+    os.sched_setaffinity(0, {processors[number % len(processors)]})
+    libc.personality(ADDR_NO_RANDOMIZE)
+    os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
+
+
+def tell(answers: int, answer: dict[str, Any]) -> None:
+    """Write one answer."""
+    os.write(answers, (json.dumps(answer) + "\n").encode())
+
+
+def one_job(answers: int) -> int:
+    """Read a job, make its object and answer; the child does all of it, the parent nothing.
+
+    So the parent's memory is the same at every fork, and with it the addresses the child gets.
+    """
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return NO_MORE_JOBS
+        line += byte
     start = time.monotonic()
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
-        error = attempt(job)
-        os.write(write_end, error.encode()[:60_000])
-        os._exit(0 if not error else 1)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        error = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    if status == 0:
-        return {"ok": True, "seconds": round(time.monotonic() - start, 3)}
-    return {"ok": False, "error": error or f"the process ended with status {status}"}
+    error = attempt(json.loads(line))
+    if error:
+        tell(answers, {"ok": False, "error": error})
+    else:
+        tell(answers, {"ok": True, "seconds": round(time.monotonic() - start, 3)})
+    return 0
 
 
 def attempt(job: dict[str, Any]) -> str:
@@ -140,14 +182,14 @@ def add_object(
         colors.append(palette[np.minimum(slots, len(palette) - 1)])
 
 
-def srgb(linear: tuple[float, ...]) -> np.ndarray:
+def srgb(linear: Color) -> np.ndarray:
     """Linear RGB 0..1 as sRGB 0..255."""
     value = np.clip(np.array(linear[:3], dtype=np.float64), 0.0, 1.0)
     curve = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
     return np.round(curve * 255).astype(np.uint8)
 
 
-def material_color(material: Any) -> tuple[float, ...]:
+def material_color(material: Any) -> Color:
     """One linear colour for a material: its shader graph with every pattern at its middle."""
     if material is None:
         return GREY
@@ -157,9 +199,6 @@ def material_color(material: Any) -> tuple[float, ...]:
         if node.type == "OUTPUT_MATERIAL" and node.is_active_output:
             return socket_color(node.inputs["Surface"], (), 0) or GREY
     return GREY
-
-
-Color = tuple[float, ...]
 
 
 def socket_color(socket: Any, groups: tuple[Any, ...], depth: int) -> Color | None:
@@ -195,21 +234,21 @@ def node_color(node: Any, output: Any, groups: tuple[Any, ...], depth: int) -> C
     for name in ("Base Color", "Color", "Shader", "Surface"):
         if name in node.inputs:
             return socket_color(node.inputs[name], groups, depth)
-    return (0.5, 0.5, 0.5) if kind.startswith("TEX_") else None
+    return GREY if kind.startswith("TEX_") else None
 
 
 def mixed_color(node: Any, groups: tuple[Any, ...], depth: int) -> Color | None:
     """A mix of two colours by its factor (whatever the blend mode)."""
     inputs = [s for s in node.inputs if s.enabled]
     if node.type == "ADD_SHADER":
-        factor, pair = (0.5,) * 3, inputs[:2]
+        factor, pair = GREY, inputs[:2]
     else:
-        factor, pair = socket_color(inputs[0], groups, depth) or (0.5,) * 3, inputs[1:3]
+        factor, pair = socket_color(inputs[0], groups, depth) or GREY, inputs[1:3]
     first, second = (socket_color(s, groups, depth) for s in pair)
     if first is None or second is None:
         return first or second
     share = min(max(factor[0], 0.0), 1.0)
-    return tuple(a * (1 - share) + b * share for a, b in zip(first, second))
+    return tuple(a * (1 - share) + b * share for a, b in zip(first, second, strict=True))
 
 
 if __name__ == "__main__":
