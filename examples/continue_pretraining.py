@@ -38,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = dcglr.run(config, open_dataset(options.folder), options.out, encoder=encoder)
     print(f"{result.steps} steps in {result.seconds:.0f} s")
 
-    again = pz.load_encoder(result.weights)
-    print(f"loaded {result.weights}: {again.scene_channels} channels for a cloud")
+    weights = options.out / "weights"
+    again = pz.load_encoder(weights)
+    print(f"loaded {weights}: {again.scene_channels} channels for a cloud")
 
 
 if __name__ == "__main__":
