@@ -3,6 +3,7 @@
 import io
 import sys
 import zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import PIL.Image
@@ -11,7 +12,7 @@ import pytest
 from pointzoo.data.builders import build_sh3d
 from pointzoo.data.builders.sh3d import find_archives, licence_of
 from pointzoo.data.builders.sh3d_classes import CLASS_NAMES, RULES, class_of
-from pointzoo.data.builders.sh3d_reader import load_parts, open_archive, read_catalogue
+from pointzoo.data.builders.sh3d_reader import _Siblings, load_parts, open_archive, read_catalogue
 from pointzoo.data.corpus import read_corpus, read_manifest
 from pointzoo.errors import ConfigError, FormatError, MissingExtraError
 
@@ -145,6 +146,16 @@ def test_same_archives_give_the_same_bytes(toys, tmp_path):
     second = build_sh3d([tmp_path], tmp_path / "b", progress=False)
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes()
+
+
+def test_the_files_beside_a_model_are_a_mapping(toys):
+    with open_archive(toys) as archive:
+        beside = _Siblings(archive, PurePosixPath("toys/table"))
+        assert sorted(beside) == ["box.mtl", "table.obj", "wood.png"]
+        assert len(beside) == 3
+        assert beside[" box.mtl"].decode() == MATERIALS
+        with pytest.raises(KeyError):
+            beside["none.png"]
 
 
 def test_rotation_of_the_catalogue_is_applied(tmp_path):
