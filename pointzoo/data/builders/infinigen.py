@@ -47,6 +47,7 @@ MODULE_PREFIX = "infinigen.assets.objects."
 LARGEST_SIZE = 15.0
 """Metres; a few seeds give a mesh with a vertex kilometres away, which no scan could show."""
 START_LIMIT_S = 300.0
+TOO_SLOW = "took longer than the time limit"
 INSTALL = (
     "Make a Python 3.11 environment with `pip install bpy==4.2.0 'numpy<2'` and Infinigen as "
     "docs/corpora.md says, and pass its interpreter."
@@ -97,7 +98,7 @@ def build_infinigen(
     factories: Sequence[Factory] = FACTORIES,
     work: Path | None = None,
     workers: int = 1,
-    limit_s: float = 30.0,
+    limit_s: float = 60.0,
     progress: bool = True,
     worker: Path = WORKER,
 ) -> Path:
@@ -142,7 +143,7 @@ def generate(
     work: Path,
     *,
     workers: int = 1,
-    limit_s: float = 30.0,
+    limit_s: float = 60.0,
     progress: bool = True,
     worker: Path = WORKER,
 ) -> None:
@@ -263,7 +264,7 @@ class _Worker:
         answer, late = _ask(process, json.dumps(request), limit_s)
         if answer is None:
             self._stop()
-            return f"took longer than {limit_s:g} s" if late else "the worker process died"
+            return TOO_SLOW if late else "the worker process died"
         return "" if answer["ok"] else str(answer["error"])
 
     def _start(self) -> subprocess.Popen[str]:
