@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,14 +40,23 @@ def parsing(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (PointzooError, OSError):
+    except PointzooError:
         raise
     except Exception as error:  # parsers of other packages raise anything at damaged files
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's fault; a seek to nowhere (EINVAL) is the content's
         raise FormatError(
             expected=f"a whole, well-formed {kind} file",
             got=f"{path}: {type(error).__name__}: {error}",
             fix="It may be cut off or damaged, or be another format under this ending.",
         ) from error
+
+
+def quiet(name: str) -> None:
+    """Keep a package from logging to stderr what it also raises; an application's handlers stay."""
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def malformed(path: Path, kind: str, problem: str) -> FormatError:

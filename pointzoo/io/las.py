@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import FormatError, MissingExtraError
 from pointzoo.io import columns
-from pointzoo.io.files import malformed, parsing
+from pointzoo.io.files import malformed, parsing, quiet
 from pointzoo.io.raw import RawCloud
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _import_laspy() -> Any:
         import laspy
     except ImportError as error:
         raise MissingExtraError("laspy", "las") from error
+    quiet("laspy")
     return laspy
 
 

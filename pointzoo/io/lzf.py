@@ -45,9 +45,8 @@ def decompress(data: bytes, size: int) -> bytes:
         if start < 0 or len(out) + length > size:
             raise _damaged(len(out), size)
         piece = out[start : start + length]
-        while len(piece) < length:  # the reference overlaps what it writes: the piece repeats
-            piece += piece
-        out += piece[:length]
+        repeats = -(-length // len(piece))  # above 1 where the reference overlaps what it writes
+        out += (piece * repeats)[:length]
     if len(out) != size or position > end:
         raise _damaged(len(out), size)
     return bytes(out)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointzoo.errors import MissingExtraError
-from pointzoo.io.files import malformed, parsing
+from pointzoo.io.files import malformed, parsing, quiet
 from pointzoo.io.raw import RawCloud, unit_colors
 from pointzoo.io.surface import SurfaceSample, sample_surface
 
@@ -51,6 +51,7 @@ def read_mesh(path: Path, points: int) -> RawCloud:
         import trimesh
     except ImportError as error:
         raise MissingExtraError("trimesh", "mesh") from error
+    quiet("trimesh")
     kind = path.suffix[1:].upper()
     with parsing(path, kind), np.errstate(all="ignore"):
         data = path.read_bytes()
