@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
 import queue
 import shutil
-import signal
-import subprocess
 import tempfile
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
 from pointzoo.data.builders.infinigen_factories import FACTORIES, Factory
+from pointzoo.data.builders.infinigen_process import WorkerProcess
 from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator, sample_surface
 from pointzoo.data.corpus import (
     CorpusHeader,
@@ -40,18 +36,12 @@ from pointzoo.data.corpus import (
     sha256_of,
     write_corpus,
 )
-from pointzoo.errors import CloudError, ConfigError, FormatError
+from pointzoo.errors import CloudError, FormatError
 
 WORKER = Path(__file__).with_name("infinigen_worker.py")
 MODULE_PREFIX = "infinigen.assets.objects."
 LARGEST_SIZE = 15.0
 """Metres; a few seeds give a mesh with a vertex kilometres away, which no scan could show."""
-START_LIMIT_S = 300.0
-TOO_SLOW = "took longer than the time limit"
-INSTALL = (
-    "Make a Python 3.11 environment with `pip install bpy==4.2.0 'numpy<2'` and Infinigen as "
-    "docs/corpora.md says, and pass its interpreter."
-)
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,7 @@ def generate(
             try:
                 with (
                     tempfile.TemporaryDirectory(prefix="pointzoo-") as scratch,
-                    _Worker(python, worker, modules, number, Path(scratch)) as process,
+                    WorkerProcess(python, worker, modules, number, Path(scratch)) as process,
                 ):
                     for _ in _work_off(todo, process, Path(scratch), work, limit_s):
                         bar.advance(task)
@@ -186,12 +176,18 @@ def generate(
 
 
 def _work_off(
-    todo: queue.SimpleQueue[Job], process: _Worker, scratch: Path, work: Path, limit_s: float
+    todo: queue.SimpleQueue[Job], process: WorkerProcess, scratch: Path, work: Path, limit_s: float
 ) -> Iterator[Job]:
     """Work off the queue with one worker; yields each finished job."""
     mesh = scratch / "mesh.npz"
     for job in _until_empty(todo):
-        reason = process.make(job, mesh, limit_s) or _keep(job, mesh, work, process.versions)
+        request = {
+            "module": MODULE_PREFIX + job.factory.module,
+            "factory": f"{job.factory.name}Factory",
+            "seed": job.seed,
+            "out": str(mesh),
+        }
+        reason = process.make(request, limit_s) or _keep(job, mesh, work, process.versions)
         if reason:
             _write(job.skip_path(work), reason.encode())
         yield job
@@ -233,127 +229,6 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(data)
     temporary.replace(path)
-
-
-class _Worker:
-    """A worker process that is started when needed and killed when it takes too long."""
-
-    def __init__(
-        self, python: Path, script: Path, modules: Sequence[str], number: int, home: Path
-    ) -> None:
-        self.versions = ""
-        self._command = [str(python), str(script), *modules]
-        self._environment = _environment(number, home)
-        self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def make(self, job: Job, mesh: Path, limit_s: float) -> str:
-        """Have one mesh made; the reason in words if there is none."""
-        process = self._process or self._start()
-        request = {
-            "module": MODULE_PREFIX + job.factory.module,
-            "factory": f"{job.factory.name}Factory",
-            "seed": job.seed,
-            "out": str(mesh),
-        }
-        answer, late = _ask(process, json.dumps(request), limit_s)
-        if answer is None:
-            self._stop()
-            return TOO_SLOW if late else "the worker process died"
-        return "" if answer["ok"] else str(answer["error"])
-
-    def _start(self) -> subprocess.Popen[str]:
-        try:
-            process = subprocess.Popen(  # noqa: S603 - the interpreter the caller names
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=self._environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ConfigError(
-                expected="the Python interpreter of a Blender environment",
-                got=f"{self._command[0]}: {error}",
-                fix=INSTALL,
-            ) from error
-        self._process = process
-        ready, _ = _ask(process, None, START_LIMIT_S)
-        if ready is None:
-            self._stop()
-            raise ConfigError(
-                expected="an interpreter that can import bpy and infinigen",
-                got=f"{self._command[0]}, where the worker did not start",
-                fix=INSTALL,
-            )
-        self.versions = f"infinigen {ready['infinigen']}, bpy {ready['bpy']}"
-        return process
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        # The whole group: the child that makes the object may be the one that hangs.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        process.wait()
-
-
-def _environment(number: int, home: Path) -> dict[str, str]:
-    """A small environment that is the same on every run: Blender's results depend on it.
-
-    Its length moves the addresses by which Blender orders some of its work, and settings and
-    caches in the home folder change what it allocates.
-    """
-    fixed = {
-        "HOME": str(home),
-        "PATH": "/usr/bin:/bin",
-        "OMP_NUM_THREADS": "1",
-        "POINTZOO_WORKER": str(number),
-        "PYTHONHASHSEED": "0",
-        # Else the worker would import the module of this name beside it instead of the package.
-        "PYTHONSAFEPATH": "1",
-    }
-    libraries = os.environ.get("LD_LIBRARY_PATH")
-    return fixed | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
-
-
-def _ask(
-    process: subprocess.Popen[str], request: str | None, limit_s: float
-) -> tuple[dict[str, Any] | None, bool]:
-    """Send a line, read a line; (None, whether it was too late) if no answer came."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    timer = threading.Timer(limit_s, give_up)
-    timer.start()
-    try:
-        if request is not None:
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
-        line = process.stdout.readline()
-        return (json.loads(line) if line else None), late.is_set()
-    except (BrokenPipeError, ValueError):
-        return None, late.is_set()
-    finally:
-        timer.cancel()
 
 
 def assemble(jobs: Sequence[Job], work: Path, out: Path, *, command: str) -> Path:

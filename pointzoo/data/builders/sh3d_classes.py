@@ -57,7 +57,10 @@ RULES: tuple[Rule, ...] = (
     Rule(None, r"desk extension|changing table|chair ottoman|filing|letter tray|flashlight"),
     Rule(None, r"plate, glass|cutlery|chessboard|ironing|curtain rod|clothes (line|hanger|horse)"),
     Rule(None, r"clothes (basket|wash|washer)|folded|shopping|wire coat|shower|opened quadruple"),
-    Rule(None, r"rice cooker|shutter|cooking plate|under glass|glass blocks|railing|handrail|fish bowl|greenhouse"),
+    Rule(
+        None,
+        r"rice cooker|shutter|cooking plate|under glass|glass blocks|railing|handrail|fish bowl|greenhouse",
+    ),
     Rule(None, r"rack$", r"Bathroom"),
     # Architecture.
     Rule("stairs", r"stair|ladder|escalator"),
@@ -79,7 +82,8 @@ RULES: tuple[Rule, ...] = (
     Rule("bookshelf", r"bookcase|bookshel|shelf|shelves|shelving|rack (full|low|medium)|cd rack"),
     Rule(
         "cabinet",
-        r"cabinet|dresser|sideboard|cupboard|chest\b(?! freezer)|drawer|vanity|tv (unit|stand)",
+        r"cabinet|dresser|sideboard|cupboard|chest\b(?! freezer)|drawer|vanity"
+        r"|tv (unit|stand)",
     ),
     # Household.
     Rule("oven", r"oven|cooker|stove|microwave|hob|cooktop"),

@@ -1,0 +1,153 @@
+"""The process inside Blender that makes Infinigen meshes, seen from outside.
+
+One process forks a child for every object (``infinigen_worker.py``). Here it is started in an
+environment that never varies, asked for one mesh after the other, and killed with its children
+when an answer does not come in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pointzoo.errors import ConfigError
+
+START_LIMIT_S = 300.0
+TOO_SLOW = "took longer than the time limit"
+INSTALL = (
+    "Make a Python 3.11 environment with `pip install bpy==4.2.0 'numpy<2'` and Infinigen as "
+    "docs/corpora.md says, and pass its interpreter."
+)
+
+
+class WorkerProcess:
+    """A worker process that is started when needed and killed when it takes too long.
+
+    Args:
+        python: Interpreter of the Blender environment.
+        script: What it runs.
+        modules: Modules to import before the first fork.
+        number: Which of several workers this is; it decides the processor.
+        home: Home folder of the process, empty.
+    """
+
+    def __init__(
+        self, python: Path, script: Path, modules: Sequence[str], number: int, home: Path
+    ) -> None:
+        """Remember what to start; nothing is started yet."""
+        self.versions = ""
+        self._command = [str(python), str(script), *modules]
+        self._environment = _environment(number, home)
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> WorkerProcess:
+        """Return itself; leaving the block ends the process."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self._stop()
+
+    def make(self, request: dict[str, Any], limit_s: float) -> str:
+        """Have one mesh made; the reason in words if there is none."""
+        process = self._process or self._start()
+        answer, late = _ask(process, json.dumps(request), limit_s)
+        if answer is None:
+            self._stop()
+            return TOO_SLOW if late else "the worker process died"
+        return "" if answer["ok"] else str(answer["error"])
+
+    def _start(self) -> subprocess.Popen[str]:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the interpreter the caller names
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigError(
+                expected="the Python interpreter of a Blender environment",
+                got=f"{self._command[0]}: {error}",
+                fix=INSTALL,
+            ) from error
+        self._process = process
+        ready, _ = _ask(process, None, START_LIMIT_S)
+        if ready is None:
+            self._stop()
+            raise ConfigError(
+                expected="an interpreter that can import bpy and infinigen",
+                got=f"{self._command[0]}, where the worker did not start",
+                fix=INSTALL,
+            )
+        self.versions = f"infinigen {ready['infinigen']}, bpy {ready['bpy']}"
+        return process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # The whole group: the child that makes the object may be the one that hangs.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        process.wait()
+
+
+def _environment(number: int, home: Path) -> dict[str, str]:
+    """A small environment that is the same on every run: Blender's results depend on it.
+
+    Its length moves the addresses by which Blender orders some of its work, and settings and
+    caches in the home folder change what it allocates.
+    """
+    fixed = {
+        "HOME": str(home),
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "POINTZOO_WORKER": str(number),
+        "PYTHONHASHSEED": "0",
+        # Else the worker would import the module of this name beside it instead of the package.
+        "PYTHONSAFEPATH": "1",
+    }
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return fixed | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+
+
+def _ask(
+    process: subprocess.Popen[str], request: str | None, limit_s: float
+) -> tuple[dict[str, Any] | None, bool]:
+    """Send a line, read a line; (None, whether it was too late) if no answer came."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit_s, give_up)
+    timer.start()
+    try:
+        if request is not None:
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        return (json.loads(line) if line else None), late.is_set()
+    except (BrokenPipeError, ValueError):
+        return None, late.is_set()
+    finally:
+        timer.cancel()
