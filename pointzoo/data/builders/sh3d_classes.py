@@ -57,10 +57,8 @@ RULES: tuple[Rule, ...] = (
     Rule(None, r"desk extension|changing table|chair ottoman|filing|letter tray|flashlight"),
     Rule(None, r"plate, glass|cutlery|chessboard|ironing|curtain rod|clothes (line|hanger|horse)"),
     Rule(None, r"clothes (basket|wash|washer)|folded|shopping|wire coat|shower|opened quadruple"),
-    Rule(
-        None,
-        r"rice cooker|shutter|cooking plate|under glass|glass blocks|railing|handrail|fish bowl|greenhouse",
-    ),
+    Rule(None, r"rice cooker|shutter|cooking plate|under glass|glass blocks|railing|handrail"),
+    Rule(None, r"fish bowl|greenhouse"),
     Rule(None, r"rack$", r"Bathroom"),
     # Architecture.
     Rule("stairs", r"stair|ladder|escalator"),
