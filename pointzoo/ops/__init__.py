@@ -8,7 +8,8 @@ where it is faster, with the same results bit for bit.
 """
 
 from pointzoo.ops.backends import compiled
-from pointzoo.ops.neighbors import interpolate, knn
+from pointzoo.ops.interpolation import interpolate
+from pointzoo.ops.neighbors import knn
 from pointzoo.ops.sampling import ball_crop, farthest_point_sampling
 from pointzoo.ops.segment import segment_reduce
 from pointzoo.ops.voxel import GridSample, grid_sample

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e15
-"""Largest absolute coordinate that the core takes: squares of differences stay far from infinity."""
+"""Largest absolute coordinate that the core takes; squares of differences stay finite."""
 
 _POINTER, _COUNT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {

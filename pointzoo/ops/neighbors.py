@@ -1,18 +1,21 @@
-"""Nearest neighbours and interpolation between clouds.
+"""Nearest neighbours.
 
-Shapes: B clouds, Q queries and N points in all, P points in the largest cloud, K neighbours.
+Shapes: B clouds, Q queries and N points in all, S queries and P points in the largest cloud of a
+group, C coordinates, K neighbours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pointzoo.errors import CloudError, ConfigError
 from pointzoo.ops import backends, ragged
 
 _CHUNK = 1 << 22  # distances held at once: 16 MB in float32
+_TREE, _TREE_CHANNELS = 1024, 8  # points from which, and dimensions up to which, a KD-tree wins
 
 
 def knn(
@@ -75,27 +78,94 @@ def _knn_torch(
     distances = query.new_empty(len(query), k)
     sizes, queries = ragged.sizes_of(offsets), ragged.sizes_of(query_offsets)
     starts, first = offsets - sizes, query_offsets - queries
-    for clouds in ragged.groups_of(sizes):
-        taken = ragged.take_clouds(coords, sizes, starts, clouds)
-        points, exists = ragged.pad(taken, sizes[clouds])
+    for clouds in _groups(sizes, queries, on_cpu=query.device.type == "cpu"):
         rows = ragged.rows_of(queries[clouds], first[clouds])
-        local = ragged.cloud_index(queries[clouds])
-        step = max(1, _CHUNK // points.shape[1])
-        for row, own in zip(rows.split(step), local.split(step), strict=True):
-            found, near = _nearest(query[row], points[own], exists, own, k)
-            wrap = torch.arange(k, device=row.device) % sizes[clouds][own, None]
-            indices[row] = found.gather(1, wrap) + starts[clouds][own, None]
-            distances[row] = near.gather(1, wrap)
+        asked, is_query = ragged.pad(query[rows], queries[clouds])  # (B, S, C)
+        members = ragged.rows_of(sizes[clouds], starts[clouds])
+        points, exists = ragged.pad(coords[members], sizes[clouds])  # (B, P, C)
+        kept = min(k, points.shape[1])
+        if len(clouds) == 1 and _suits_tree(points):
+            found, near = (part[None] for part in _by_tree(asked[0], points[0], kept))
+        else:
+            found, near = _by_matrix(asked, points, exists, kept)
+        wrap = torch.arange(k, device=rows.device) % sizes[clouds][:, None, None]
+        wrap = wrap.expand(-1, asked.shape[1], -1)  # (B, 1, K) -> (B, S, K)
+        found = found.gather(2, wrap) + starts[clouds][:, None, None]
+        near = near.gather(2, wrap)
+        indices[rows] = found.flatten(0, 1) if is_query is None else found[is_query]
+        distances[rows] = near.flatten(0, 1) if is_query is None else near[is_query]
     return indices, distances
 
 
-def _nearest(
-    query: Tensor, points: Tensor, exists: Tensor | None, own: Tensor, k: int
+def _groups(sizes: Tensor, queries: Tensor, *, on_cpu: bool) -> Iterator[Tensor]:
+    """Yield clouds that are padded together, or alone where that would waste much."""
+    for group in ragged.groups_of(sizes):
+        clouds = group[queries[group] > 0]
+        if len(clouds) == 0:
+            continue
+        asked = queries[clouds]
+        wasteful = len(clouds) * int(asked.max()) > 4 * int(asked.sum())
+        if wasteful or (on_cpu and int(sizes[clouds].max()) >= _TREE):
+            yield from clouds[:, None]
+        else:
+            yield clouds
+
+
+def _by_matrix(
+    query: Tensor, points: Tensor, exists: Tensor | None, k: int
 ) -> tuple[Tensor, Tensor]:
-    distance = ragged.squared_distance(query[:, None], points)  # (Q, P)
-    if exists is not None:
-        distance = distance.masked_fill(~exists[own], torch.inf)
-    return smallest(distance, min(k, distance.shape[1]))
+    """Search (B, S, C) queries among (B, P, C) points through all distances, a part at a time."""
+    clouds, asked, _ = query.shape
+    found = torch.empty(clouds, asked, k, dtype=torch.int64, device=query.device)
+    near = query.new_empty(clouds, asked, k)
+    some = max(1, _CHUNK // points.shape[1])  # queries at once
+    many = max(1, some // asked)  # clouds at once
+    for b in range(0, clouds, many):
+        for s in range(0, asked, some):
+            part = (slice(b, b + many), slice(s, s + some))
+            distance = ragged.squared_distance(query[part][:, :, None], points[part[0], None])
+            if exists is not None:
+                distance = distance.masked_fill(~exists[part[0], None], torch.inf)
+            columns, values = smallest(distance.flatten(0, 1), k)  # (B, S, P) -> (B * S, P)
+            found[part] = columns.reshape(found[part].shape)
+            near[part] = values.reshape(found[part].shape)
+    return found, near
+
+
+def _suits_tree(points: Tensor) -> bool:
+    _, size, channels = points.shape
+    return points.device.type == "cpu" and size >= _TREE and channels <= _TREE_CHANNELS
+
+
+def _by_tree(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Search (S, C) queries among (P, C) points with scipy's KD-tree.
+
+    The tree orders by its own float64 distances, and equal ones arbitrarily. It is therefore asked
+    for a few more; their distances are taken anew as everywhere else. Where the farthest of them is
+    not clearly beyond the K-th, the row is searched through all distances.
+    """
+    from scipy.spatial import cKDTree
+
+    asked = min(k + 8, len(points))
+    tree = cKDTree(points.double().numpy())
+    reach, rows = tree.query(query.double().numpy(), asked, workers=torch.get_num_threads())
+    columns = torch.from_numpy(rows).reshape(len(query), asked).sort(dim=1).values
+    distance = query.new_empty(columns.shape)
+    step = max(1, _CHUNK // asked)
+    for s in range(0, len(query), step):
+        part = slice(s, s + step)
+        distance[part] = ragged.squared_distance(query[part, None], points[columns[part]])
+    order = distance.argsort(dim=1, stable=True)[:, :k]
+    found, near = columns.gather(1, order), distance.gather(1, order)
+    if asked < len(points):
+        limits = torch.finfo(query.dtype)
+        beyond = torch.from_numpy(reach).reshape(len(query), asked)[:, -1].square()
+        sure = near[:, -1].double() < beyond * (1 - 32 * limits.eps)
+        unsure = ~(sure & (beyond > 1e8 * limits.tiny))
+        if bool(unsure.any()):
+            again = _by_matrix(query[None, unsure], points[None], None, k)
+            found[unsure], near[unsure] = again[0][0], again[1][0]
+    return found, near
 
 
 def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -118,52 +188,3 @@ def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     order = values.gather(1, columns).argsort(dim=1, stable=True)
     columns = columns.gather(1, order)
     return columns, values.gather(1, columns)
-
-
-def interpolate(
-    values: Tensor,
-    source_coords: Tensor,
-    source_offsets: Tensor,
-    target_coords: Tensor,
-    target_offsets: Tensor,
-    *,
-    k: int = 3,
-) -> Tensor:
-    """Carry values from one set of points to another, weighted by inverse squared distance.
-
-    A target that coincides with a source gets exactly its value (the mean of several that
-    coincide). Gradients flow to ``values`` only.
-
-    Args:
-        values: (S, C) floating point.
-        source_coords: (S, 3) where the values are known.
-        source_offsets: (B,) cumulative numbers of sources.
-        target_coords: (N, 3) where they are wanted.
-        target_offsets: (B,) cumulative numbers of targets.
-        k: Sources that each target looks at; fewer where a cloud has fewer.
-
-    Returns:
-        (N, C).
-
-    Raises:
-        CloudError: Shapes do not fit, or what :func:`knn` raises.
-        ConfigError: ``k`` is below 1.
-    """
-    if values.ndim != 2 or len(values) != len(source_coords) or not values.is_floating_point():
-        raise CloudError(
-            expected=f"values (S, C) in floating point for {len(source_coords)} source points",
-            got=f"shape {tuple(values.shape)} of {values.dtype}",
-            fix="Pass one row of values per source point.",
-        )
-    index, distance = knn(target_coords, target_offsets, source_coords, source_offsets, k)
-    repeated = (
-        torch.arange(k, device=index.device)
-        >= ragged.sizes_of(source_offsets)[ragged.cloud_index(ragged.sizes_of(target_offsets)), None]
-    )
-    nearest = distance[:, :1]
-    coincide = (distance == 0).to(distance.dtype)
-    # Relative to the nearest, so that nothing overflows and no epsilon sets a scale.
-    weight = torch.where(nearest == 0, coincide, nearest / distance.clamp(min=torch.finfo(distance.dtype).tiny))
-    weight = weight.masked_fill(repeated, 0.0)
-    weight = (weight / weight.sum(1, keepdim=True)).to(values.dtype)
-    return functional.embedding_bag(index, values, per_sample_weights=weight, mode="sum")

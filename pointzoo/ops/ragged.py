@@ -6,6 +6,7 @@ Shapes: B clouds, N points in all, P points in the largest cloud, C coordinates 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,11 +17,6 @@ from pointzoo.errors import CloudError, ConfigError
 def sizes_of(offsets: Tensor) -> Tensor:
     """Return the (B,) row counts of cumulative ``offsets (B,)``."""
     return torch.diff(offsets, prepend=offsets.new_zeros(1))
-
-
-def starts_of(offsets: Tensor) -> Tensor:
-    """Return the (B,) first row of each cloud of cumulative ``offsets (B,)``."""
-    return offsets - sizes_of(offsets)
 
 
 def cloud_index(sizes: Tensor) -> Tensor:
@@ -146,7 +142,7 @@ def pad(values: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor | None]:
     """
     width = int(sizes.max())
     if len(values) == len(sizes) * width:
-        return values.reshape(len(sizes), width, -1), None  # (N, C) -> (B, P, C)
+        return values.reshape(len(sizes), width, values.shape[1]), None  # (N, C) -> (B, P, C)
     exists = torch.arange(width, device=values.device) < sizes[:, None]
     padded = values.new_zeros(len(sizes), width, values.shape[1])
     padded[exists] = values
@@ -166,21 +162,11 @@ def groups_of(sizes: Tensor, limit: float = 2.0) -> list[Tensor]:
     if int(sizes.max()) <= limit * int(sizes.min()):
         return [torch.arange(len(sizes), device=sizes.device)]
     ordered, order = sizes.sort(stable=True)
-    cuts, first = [], 0
-    values = ordered.tolist()
+    values, cuts = ordered.tolist(), [0]
     for position, size in enumerate(values):
-        if size > limit * values[first]:
-            cuts.append(position - first)
-            first = position
-    cuts.append(len(values) - first)
-    return list(order.split(cuts))
-
-
-def take_clouds(values: Tensor, sizes: Tensor, starts: Tensor, clouds: Tensor) -> Tensor:
-    """Return the flat rows of some clouds, one cloud after the other."""
-    if len(clouds) == len(sizes):  # a single group holds all clouds in order
-        return values
-    return values[rows_of(sizes[clouds], starts[clouds])]
+        if size > limit * values[cuts[-1]]:
+            cuts.append(position)
+    return [order[i:j] for i, j in pairwise([*cuts, len(values)])]
 
 
 def rows_of(sizes: Tensor, starts: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _fps_torch(coords: Tensor, sizes: Tensor, counts: Tensor, first: Tensor) -> 
     ends = counts.cumsum(0)
     result = torch.empty(int(ends[-1]), dtype=torch.int64, device=coords.device)
     for clouds in ragged.groups_of(sizes):
-        points = ragged.take_clouds(coords, sizes, starts, clouds)
+        points = coords[ragged.rows_of(sizes[clouds], starts[clouds])]
         picks = _fps_padded(points, sizes[clouds], counts[clouds], first[clouds])
         wanted = torch.arange(picks.shape[1], device=coords.device) < counts[clouds, None]
         target = ragged.rows_of(counts[clouds], ends[clouds] - counts[clouds])
@@ -125,9 +125,7 @@ def ball_crop(coords: Tensor, offsets: Tensor, centers: Tensor, counts: Tensor) 
     return _ball_crop_torch(coords, sizes, starts, centers, counts)
 
 
-def _ball_crop_compiled(
-    coords: Tensor, offsets: Tensor, centers: Tensor, counts: Tensor
-) -> Tensor:
+def _ball_crop_compiled(coords: Tensor, offsets: Tensor, centers: Tensor, counts: Tensor) -> Tensor:
     coords, offsets, counts = coords.contiguous(), ragged.plain(offsets), ragged.plain(counts)
     kept = torch.empty(int(counts.sum()), dtype=torch.int64)
     centers = ragged.plain(centers)
