@@ -144,14 +144,20 @@ def _variety(parts: Mapping[str, Any]) -> str:
         if name not in parts:
             continue
         part, subject = parts[name], f"`{parts[name]['results'][0]['subject']}`"
-        ranks, spread = part["effective_rank"], part["feature_std"]
-        table.append([subject, _listed(ranks), _listed(spread), str(len(part["spectrum"]))])
+        keys = ("effective_rank", "effective_rank_of_covariance", "feature_std")
+        table.append([subject, *(_listed(part[key]) for key in keys), str(len(part["spectrum"]))])
         logs = [-math.log10(value) if value > 0 else math.inf for value in part["spectrum"]]
         counts = [sum(decade <= value < decade + 1 for value in logs) for decade in DECADES]
         beyond = sum(value >= len(DECADES) for value in logs)
         histogram.append([subject, *map(str, counts), str(beyond)])
-    header = ["features", "effective rank", "spread (1: isotropic, 0: collapsed)", "channels"]
+    header = ["features", "effective rank", "of the covariance", "spread", "channels"]
     text = _section("How varied the features are", header, table)
+    text += """
+One value per seed where the weights differ. Effective rank: exponential of the entropy of the
+singular values of the centred features, or of their squares (the covariance). Spread: 1 for
+isotropic features, 0 after a collapse (`pointzoo.metrics.feature_std`).
+
+"""
     header = ["features", *(f"1e-{d} to 1e-{d + 1}" for d in DECADES), "below"]
     title = "Eigenvalues of the covariance over the largest: channels per decade (DCGLR, Fig. 5 b)"
     return text + _section(title, header, histogram)

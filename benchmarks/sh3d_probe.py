@@ -128,6 +128,9 @@ def _run_network(subject: Subject, dataset: PointDataset) -> dict[str, Any]:
     return {
         "results": results,
         "effective_rank": [round(effective_rank(matrix), 2) for matrix in found.values()],
+        "effective_rank_of_covariance": [
+            round(effective_rank(matrix, covariance=True), 2) for matrix in found.values()
+        ],
         "feature_std": [float(f"{feature_std(matrix):.4g}") for matrix in found.values()],
         "spectrum": [float(f"{value:.3g}") for value in spectra.mean(dim=0)],
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 from pointzoo.errors import ConfigError
 
 
-def effective_rank(features: Tensor) -> float:
+def effective_rank(features: Tensor, *, covariance: bool = False) -> float:
     """Return how many directions the centred features use, between 1 and min(M - 1, D).
 
     The exponential of the entropy of the singular values, normalised to sum 1 (Roy and Vetterli,
@@ -23,11 +23,14 @@ def effective_rank(features: Tensor) -> float:
 
     Args:
         features: (M, D) with at least one row, finite.
+        covariance: Take the effective rank of the covariance matrix: its singular values are the
+            squares, so that weak directions, noise among them, hardly count.
 
     Raises:
         ConfigError: There is no row, or a value is not finite.
     """
     values = torch.linalg.svdvals(_centred(features))
+    values = values.square() if covariance else values
     total = float(values.sum())
     if total == 0.0:
         return 1.0

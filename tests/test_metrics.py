@@ -37,8 +37,10 @@ def test_effective_rank_equals_numpy():
     features = random(40, 12) * torch.linspace(0.1, 3, 12)
     x = features.double().numpy()
     s = np.linalg.svd(x - x.mean(0), compute_uv=False)
-    p = s / s.sum()
-    assert effective_rank(features) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-9)
+    for covariance, values in ((False, s), (True, np.linalg.eigvalsh(np.cov(x.T)))):
+        p = values / values.sum()
+        expected = np.exp(-(p * np.log(p)).sum())
+        assert effective_rank(features, covariance=covariance) == pytest.approx(expected, rel=1e-9)
 
 
 @given(st.integers(1, 12), st.integers(1, 8), st.floats(0.01, 100))
