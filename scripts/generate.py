@@ -67,19 +67,19 @@ def cli_reference() -> str:
     """Return a section per command with its help text, arguments and options."""
     from pointzoo import cli
 
-    return "".join(_command_section(path, command) for path, command in _walk("pointzoo", cli.main))
+    root = click.Context(
+        cli.main, info_name="pointzoo", terminal_width=96, **cli.main.context_settings
+    )
+    return "".join(_command_sections(root))
 
 
-def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    yield path, command
+def _command_sections(context: click.Context) -> Iterator[str]:
+    command = context.command
+    yield f"\n## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
-            yield from _walk(f"{path} {name}", command.commands[name])
-
-
-def _command_section(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
-    return f"\n## {path}\n\n```text\n{command.get_help(context)}\n```\n"
+            child = command.commands[name]
+            yield from _command_sections(click.Context(child, parent=context, info_name=name))
 
 
 def zoo_table() -> str:
@@ -89,7 +89,7 @@ def zoo_table() -> str:
     rows = []
     for info in map(pz.encoder_info, pz.list_encoders()):
         licence = info.card.license if info.card else "-"
-        size = f"{info.parameters / 1e6:.1f} M"
+        size = f"{info.parameters / 1e6:.2g} M"
         rows.append((f"`{info.name}`", info.description, size, str(info.out_channels), licence))
     header = ("Name", "Architecture", "Parameters", "Channels", "Licence of the weights")
     return table(header, rows)
