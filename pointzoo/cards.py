@@ -24,13 +24,8 @@ _MAX_DEPTH = 10
 LIBRARY = "pointzoo"
 PIPELINE_TAG = "feature-extraction"
 SECTIONS = (
-    "Trained on",
-    "How it was trained",
-    "Metrics",
-    "Licences",
-    "Intended use",
-    "What it cannot do",
-)
+    "Trained on", "How it was trained", "Metrics", "Licences", "Intended use", "What it cannot do",
+)  # fmt: skip
 COMMERCIAL_LICENSES = frozenset(
     {
         "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0",

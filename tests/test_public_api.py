@@ -65,7 +65,7 @@ def test_names_come_when_they_are_asked_for():
 def test_the_version_is_that_of_the_package():
     from importlib.metadata import version
 
-    assert python("import pointzoo; print(pointzoo.__version__)") == version("pointzoo")
+    assert pz.__getattr__("__version__") == version("pointzoo")
 
 
 def test_importing_the_package_imports_next_to_nothing():

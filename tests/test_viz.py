@@ -59,6 +59,14 @@ def test_what_does_not_vary_is_grey(features: np.ndarray):
     np.testing.assert_array_equal(pca_colors(features), 0.5)
 
 
+def test_a_lone_exception_stands_out():
+    features = np.zeros((500, 4))
+    features[7] = 3.0
+    colors = pca_colors(features)
+    assert colors[7, 0] == 1.0
+    assert np.delete(colors[:, 0], 7).max() == 0.0
+
+
 def test_fewer_channels_than_colours():
     colors = pca_colors(np.arange(10.0)[:, None])
     assert np.all(np.diff(colors[1:-1, 0]) > 0)
