@@ -43,6 +43,9 @@ class ViT3DConfig(EncoderConfig):
         mlp_ratio: Hidden width of a block's MLP over ``dim``.
         patch_points: K, points per patch; a cloud of N points gets int(N / K) tokens, at least 1.
         patch_widths: Hidden widths of the patch MLP.
+        patch_radius: Length by which coordinates relative to the centroid are divided, so that the
+            shape of a patch weighs as much as its position; about the radius of a patch of a
+            cloud in the unit sphere.
     """
 
     dim: int = 512
@@ -51,6 +54,7 @@ class ViT3DConfig(EncoderConfig):
     mlp_ratio: float = 2.0
     patch_points: int = 32
     patch_widths: tuple[int, ...] = (64, 128, 512)
+    patch_radius: float = 0.2
 
     def __post_init__(self) -> None:
         """Check the sizes.
@@ -60,10 +64,10 @@ class ViT3DConfig(EncoderConfig):
         """
         super().__post_init__()
         sizes = (self.dim, self.depth, self.heads, self.patch_points, *self.patch_widths)
-        if min(sizes) < 1 or self.mlp_ratio <= 0 or self.dim % self.heads:
+        if min(sizes) < 1 or min(self.mlp_ratio, self.patch_radius) <= 0 or self.dim % self.heads:
             raise ConfigError(
                 expected="positive sizes, and dim divisible by heads",
-                got=f"sizes {sizes}, mlp_ratio {self.mlp_ratio}",
+                got=f"sizes {sizes}, ratio {self.mlp_ratio}, radius {self.patch_radius}",
                 fix="Choose for example dim=192, heads=6.",
             )
 
@@ -98,6 +102,7 @@ class PatchEmbedding(nn.Module):
     def __init__(self, channels: int, config: ViT3DConfig) -> None:
         """Build the MLP."""
         super().__init__()
+        self.radius = config.patch_radius
         widths = (6 + channels, *config.patch_widths)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
@@ -120,7 +125,8 @@ class PatchEmbedding(nn.Module):
         """
         tokens, size = geometry.members.shape
         centre = coords[geometry.centroids][:, None].expand(-1, size, -1)  # (T, K, 3)
-        parts = [coords[geometry.members] - centre, centre, features[geometry.members]]
+        relative = (coords[geometry.members] - centre) / self.radius
+        parts = [relative, centre, features[geometry.members]]
         rows = self.mlp(torch.cat(parts, dim=-1).flatten(0, 1))  # (T K, H)
         members = rows.unflatten(0, (tokens, size))  # (T, K, H)
         return torch.relu(self.norm(linear_max(members, self.last.weight.to(members.dtype))))
@@ -186,7 +192,11 @@ class Block(nn.Module):
 
 
 class ViT3D(PointEncoder):
-    """3D vision transformer (section 3.3); the scene feature is Eq. 16, tokens are the patches."""
+    """3D vision transformer (section 3.3).
+
+    The tokens are the patches. The scene feature is y of Eq. 16, the mapped class token, followed
+    by the mean and the maximum over the cloud's tokens, D columns each.
+    """
 
     config_class: ClassVar[type[EncoderConfig]] = ViT3DConfig
     capabilities: ClassVar[Capabilities] = Capabilities(tokens=True, class_attention=True)
@@ -194,7 +204,7 @@ class ViT3D(PointEncoder):
 
     def __init__(self, config: ViT3DConfig) -> None:
         """Build the network; transformer weights are truncated normal (std 0.02) as in DINO."""
-        super().__init__(config, out_channels=config.dim, scene_channels=config.dim)
+        super().__init__(config, out_channels=config.dim, scene_channels=3 * config.dim)
         self.patch_embedding = PatchEmbedding(self.in_channels - 3, config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -238,7 +248,9 @@ class ViT3D(PointEncoder):
         if points:
             offsets = geometry.token_offsets
             point = ops.interpolate(tokens, centres, offsets, batch.coords, batch.offsets)
-        return EncoderOutput(self.output(x[:, 0]), point, tokens, centres, geometry.token_offsets)
+        parts = [self.output(x[:, 0]), *_pool(x[:, 1:], sizes)]
+        scene = torch.cat([part.to(tokens.dtype) for part in parts], dim=1)  # (B, 3 D)
+        return EncoderOutput(scene, point, tokens, centres, geometry.token_offsets)
 
     def class_attention(self, batch: PointBatch) -> tuple[Tensor, ...]:
         """Return how the class token of the last block looks at the patches (Fig. 6).
@@ -284,6 +296,14 @@ def _pad(tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor | None]:
         <= torch.tensor(sizes, device=tokens.device)[:, None]
     )
     return padded, real[:, None, None]
+
+
+def _pool(padded: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Return mean and maximum over the real tokens of each cloud; padded (B, S, D) -> (B, D)."""
+    if min(sizes) == padded.shape[1]:
+        return padded.mean(dim=1), padded.amax(dim=1)
+    real = [row[:size] for row, size in zip(padded, sizes, strict=True)]
+    return torch.stack([r.mean(dim=0) for r in real]), torch.stack([r.amax(dim=0) for r in real])
 
 
 def _unpad(padded: Tensor, sizes: list[int]) -> Tensor:

@@ -95,9 +95,11 @@ class _Run:
         self.checkpoint = out / CHECKPOINT
         stored = self._stored(resume=resume)
         self.precision = _precision(config.precision, stored)
+        # accelerate's own mixed precision cannot change within a process; bfloat16 needs no scaler.
+        # An objective need not use every parameter of an encoder (a head for points).
         self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no", "bf16": "bf16"}[self.precision],
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            mixed_precision="no",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         objective.to(self.accelerator.device).train()
         self.optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=0.0, fused=True)
@@ -106,7 +108,7 @@ class _Run:
             load_checkpoint(self.checkpoint, objective, self.optimizer)
         objective.runtime = Runtime(
             forward=self.accelerator.prepare_model(objective.trainable),
-            autocast=self.accelerator.autocast,
+            autocast=self._autocast,
             reduce_mean=lambda tensor: self.accelerator.reduce(tensor, "mean"),
         )
         known = {entry.encoder_class for entry in ARCHITECTURES.values()}
@@ -114,6 +116,10 @@ class _Run:
         self.stop = False
         self.last: dict[str, float] = {}
         self.health: dict[str, float] = {}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        device, enabled = self.accelerator.device.type, self.precision == "bf16"
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
 
     def _stored(self, *, resume: bool) -> dict[str, Any] | None:
         self.out.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Runtime:
 
     forward: Callable[..., Any] | None = None
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    reduce_mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    reduce_mean: Callable[[Tensor], Tensor] = operator.pos
 
 
 class Objective(nn.Module, ABC):
@@ -109,6 +110,10 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.runtime = Runtime()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the runtime, which belongs to its process; loader workers need none."""
+        return {**self.__dict__, "runtime": Runtime()}
 
     def run_trainable(self, *inputs: Any) -> Any:
         """Call the trainable module, through distributed data parallel where it is on."""
