@@ -32,7 +32,6 @@ __all__ = [
     "PointCloud",
     "PointEncoder",
     "PointzooError",
-    "__version__",
     "create_encoder",
     "encoder_info",
     "extract",

@@ -16,7 +16,6 @@ PUBLIC = [
     "PointCloud",
     "PointEncoder",
     "PointzooError",
-    "__version__",
     "create_encoder",
     "encoder_info",
     "extract",
@@ -41,10 +40,10 @@ def python(code: str) -> str:
 def test_the_public_names_are_these():
     assert pz.__all__ == PUBLIC
     assert sorted(pz.__all__) == pz.__all__
-    assert sorted(pz._MODULES) == [name for name in PUBLIC if name != "__version__"]
+    assert sorted(pz._MODULES) == PUBLIC
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_every_name_is_documented_and_is_what_its_module_calls_so(name: str):
     value = getattr(pz, name)
     assert inspect.getdoc(value)
@@ -76,7 +75,7 @@ def test_importing_the_package_imports_next_to_nothing():
 
 
 def test_everything_public_needs_no_optional_package():
-    names = ", ".join(name for name in PUBLIC if name != "__version__")
+    names = ", ".join(PUBLIC)
     code = (
         f"import sys; from pointzoo import {names}; print(*(m for m in {LAZY} if m in sys.modules))"
     )
