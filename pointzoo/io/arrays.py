@@ -54,8 +54,9 @@ def read_npz(path: Path) -> RawCloud:
         if coords_key is None and len(arrays) == 1:
             return _from_array(next(iter(arrays.values())))
         if coords_key is None:
-            columns_only = {key: value for key, value in arrays.items() if value.ndim == 1}
-            return columns.from_columns(columns_only)
+            count = len(arrays["x"]) if "x" in arrays else 0
+            table = {key: value for key, value in arrays.items() if value.shape[:1] == (count,)}
+            return columns.from_columns(table, _notes(arrays, count))
         return _from_named(arrays, coords_key)
 
 

@@ -6,6 +6,7 @@ a field under its own name.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -127,12 +128,13 @@ def label_column(fields: Columns, preferred: str = "label") -> str:
         FormatError: A field has such a name that a reader would take it for the labels.
     """
     taken = {name.lower(): name for name in fields}
-    for name in (preferred, *LABEL_NAMES):
-        if name not in taken:
-            return name
-        if is_whole(fields[taken[name]]):
-            break
-    raise clashing(taken[name], "labels")
+    chosen = next((name for name in (preferred, *LABEL_NAMES) if name not in taken), None)
+    for name in itertools.takewhile(lambda name: name != chosen, LABEL_NAMES):
+        whole = name in taken and is_whole(fields[taken[name]])  # a reader would find it first
+        if whole or chosen is None:
+            raise clashing(taken[name], "labels")
+    assert chosen is not None, "the first name raises where none is free"
+    return chosen
 
 
 def clashing(name: str, meaning: str) -> FormatError:

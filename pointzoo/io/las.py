@@ -179,11 +179,8 @@ def _to_dimensions(cloud: PointCloud) -> dict[str, NDArray[Any]]:
     labels = cloud.labels
     if labels is not None:
         plain = labels.any() and labels.min() >= 0 and labels.max() <= 255
-        if plain and "classification" not in cloud.fields:
-            table["classification"] = labels.astype(np.uint8)
-        else:
-            name = columns.label_column(cloud.fields)
-            table[name] = columns.fit_type("labels", labels, "i4 i8", "LAS")
+        name = columns.label_column(cloud.fields, "classification" if plain else "label")
+        table[name] = columns.fit_type("labels", labels, "i4 i8", "LAS")
     fields = columns.with_plain_names(cloud.fields, {*"xyz", *_COORDS, *_COLORS, *table}, "LAS")
     for name, values in fields.items():
         table[name] = columns.fit_type(name, values, _EXTRA_TYPES, "LAS")

@@ -9,7 +9,6 @@ its vertices. Coordinates stay in the frame of the file: nothing turns the y-up 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +54,7 @@ def read_mesh(path: Path, points: int) -> RawCloud:
     kind = path.suffix[1:].upper()
     with parsing(path, kind), np.errstate(all="ignore"):
         data = path.read_bytes()
+        corner_colors = _check_off(path, data) if kind == "OFF" else None
         parts = list(_parts(path, trimesh.load_scene(path, process=False)))
         count = sum(len(part.faces) for part in parts)
         if not any(len(part.vertices) for part in parts):
@@ -64,7 +64,6 @@ def read_mesh(path: Path, points: int) -> RawCloud:
         seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
         triangles = np.concatenate([part.vertices[part.faces] for part in parts])
         sample = sample_surface(triangles, points, np.random.default_rng(seed))
-        corner_colors = _off_colors(data) if kind == "OFF" else None
         colors = _colors(parts, sample, corner_colors)
         note = f"{points:,} points were drawn from {count:,} triangles."
         return RawCloud(sample.coords, colors=colors, normals=sample.normals, notes=(note,))
@@ -140,24 +139,38 @@ def _material_colors(
 ) -> NDArray[Any]:
     """Colours of a texture, in glTF times the base colour factor, or of the plain material."""
     from trimesh.visual.color import uv_to_interpolated_color
+    from trimesh.visual.material import color_image
 
     material = visual.material
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
     factor = np.asarray(material.main_color)[:3] / 255
     if image is None or visual.uv is None:
         return np.broadcast_to(factor, (len(corners), 3))
+    if np.array_equal(np.asarray(image), np.asarray(color_image())):  # what stands for no texture
+        return np.full((len(corners), 3), _GREY)
     uv = np.einsum("nk,nkc->nc", weights, np.nan_to_num(np.asarray(visual.uv)[corners]))
     colors = uv_to_interpolated_color(uv.clip(-1e6, 1e6), image)[:, :3] / 255
     has_factor = getattr(material, "baseColorFactor", None) is not None
     return colors * factor if has_factor else colors
 
 
-def _off_colors(data: bytes) -> NDArray[np.float32] | None:
-    """Vertex colours (V, 3) of a COFF file, which trimesh leaves out."""
-    lines = [line for line in data.decode("ascii").splitlines() if line and line[0] != "#"]
-    if not lines[0].startswith("COFF"):
+def _check_off(path: Path, data: bytes) -> NDArray[np.float32] | None:
+    """Check that an OFF file has the lines that its header promises; trimesh does not.
+
+    Returns:
+        The vertex colours (V, 3) of a COFF file, which trimesh leaves out.
+    """
+    lines = [line.partition("#")[0].strip() for line in data.decode("utf-8").splitlines()]
+    lines = [line for line in lines if line]
+    kind = "COFF" if lines[0].upper().startswith("COFF") else "OFF"
+    counts, start = lines[0][len(kind) :].split(), 1  # ModelNet has files that start "OFF8 6 0"
+    if not counts:
+        counts, start = lines[1].split(), 2
+    vertices, faces = int(counts[0]), int(counts[1])
+    if min(vertices, faces) < 0 or vertices + faces > len(lines) - start:
+        promised = f"{vertices} vertices and {faces} faces promised"
+        raise malformed(path, "OFF", f"{promised}, {len(lines) - start} lines there")
+    if kind == "OFF" or vertices == 0:
         return None
-    counts = lines[0][4:].split() or lines.pop(1).split()
-    rows = io.StringIO("\n".join(lines[1 : int(counts[0]) + 1]))
-    values = np.loadtxt(rows, usecols=(3, 4, 5), ndmin=2)
-    return unit_colors(values)
+    rows = np.loadtxt(lines[start : start + vertices], usecols=(3, 4, 5), ndmin=2)
+    return unit_colors(rows)

@@ -27,6 +27,7 @@ _WRITABLE = "i4 u4 f4 f8 i8 u8 i1 u1 i2 u2"
 _LONGEST_HEADER = 1 << 20
 _MOST_VALUES = 1 << 16  # per point
 _PADDING = "_"
+_NO_POSE = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class _Header:
     counts: list[int]
     points: int
     layout: str
-    viewpoint: str
+    viewpoint: tuple[float, ...]  # translation and quaternion (w x y z) of the sensor
     size: int  # bytes, the line DATA with its end included
 
     def dtype(self) -> np.dtype[Any]:
@@ -93,7 +94,7 @@ def _read_header(path: Path, data: bytes) -> _Header:
     size = int(entries["WIDTH"][0]) * int(entries["HEIGHT"][0])
     points = int(entries["POINTS"][0]) if "POINTS" in entries else size
     codes = [f"<{code.lower()}" for code in types]
-    viewpoint = " ".join(entries.get("VIEWPOINT", []))
+    viewpoint = tuple(map(float, entries.get("VIEWPOINT", _NO_POSE)))
     return _Header(names, codes, counts, points, layout, viewpoint, position)
 
 
@@ -152,9 +153,10 @@ def _unpack_colors(table: dict[str, NDArray[Any]]) -> None:
 
 
 def _notes(header: _Header) -> tuple[str, ...]:
-    if header.viewpoint in ("", "0 0 0 1 0 0 0"):
+    if header.viewpoint == _NO_POSE:
         return ()
-    return (f"The sensor pose in VIEWPOINT ({header.viewpoint}) is not applied.",)
+    pose = " ".join(f"{value:g}" for value in header.viewpoint)
+    return (f"The pose of the sensor in VIEWPOINT ({pose}) is not applied.",)
 
 
 def write_pcd(stream: BinaryIO, cloud: PointCloud) -> None:
