@@ -150,11 +150,8 @@ class Attention(nn.Module):
         """Attend; x (B, S, D), mask (B, 1, 1, S) true where a token is real."""
         query, key, value = self._heads(x)
         if query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.requires_grad:
-            # PyTorch 2.13's fused bfloat16 backward on the CPU takes 20 times as long as float32's
-            with torch.autocast("cpu", enabled=False):
-                out = nn.functional.scaled_dot_product_attention(
-                    query.float(), key.float(), value.float(), attn_mask=mask
-                ).to(query.dtype)
+            # the fused bfloat16 backward of PyTorch 2.13 takes 20 times as long on a CPU
+            out = self._weights(query, key, mask) @ value
         else:
             out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         projected: Tensor = self.proj(rearrange(out, "b h s d -> b s (h d)"))
@@ -163,10 +160,14 @@ class Attention(nn.Module):
     def class_weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the attention of the class token to all tokens, (B, H, S)."""
         query, key, _ = self._heads(x)
-        scores = query[:, :, :1] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (B, H, 1, S)
+        return self._weights(query[:, :, :1], key, mask).squeeze(2)
+
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the attention (B, H, Q, S) of queries (B, H, Q, d) to keys (B, H, S, d)."""
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights: Tensor = scores.softmax(dim=-1).squeeze(2)
+        weights: Tensor = scores.softmax(dim=-1)
         return weights
 
 

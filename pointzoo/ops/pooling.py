@@ -56,7 +56,7 @@ class _LinearMax(torch.autograd.Function):
         to_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         for start in range(0, len(members), step):
             part = slice(start, start + step)
-            best = ((members[part] @ weight.t()) == out[part, None]).to(weight.dtype)  # (t, K, D)
+            best = (members[part] @ weight.t()).eq_(out[part, None])  # (t, K, D), 1 at the maxima
             share = gradients[0][part] / best.sum(dim=1).clamp_min(1.0)
             spread = best.mul_(share[:, None]).flatten(0, 1)  # (t K, D)
             to_members[part] = (spread @ weight).view_as(members[part])
