@@ -285,6 +285,13 @@ def test_a_config_that_does_not_fit(folder: Path, changes: dict, complaint: str)
         load_encoder(folder)
 
 
+def test_a_setting_that_a_later_release_added_takes_its_default(folder: Path):
+    config = json.loads((folder / "config.json").read_text())["config"]
+    del config["mlp_ratio"]
+    edit(folder, config=config)
+    assert load_encoder(folder).config.mlp_ratio == 2.0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", "[" * 100_000])
 def test_a_config_that_is_not_json(folder: Path, text: str):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
@@ -377,7 +384,9 @@ def test_architectures_are_listed_too():
     assert list_encoders("nothing*", pretrained=False) == []
     info = encoder_info("vit3d_small")
     assert (info.pretrained, info.folder, info.commercial) == (False, None, True)
-    assert info.scene_channels == 512
+    built, told = create_encoder("vit3d_test"), encoder_info("vit3d_test")
+    assert (told.out_channels, told.scene_channels) == (built.out_channels, built.scene_channels)
+    assert told.parameters == sum(p.numel() for p in built.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
 
