@@ -95,18 +95,26 @@ class DCGLRConfig(TrainingConfig):
             ConfigError: A number is out of range.
         """
         super().__post_init__()
-        ratios = (*self.global_ratio, *self.local_ratio)
-        if self.global_crops < 2 or self.local_crops < 0 or self.half_clouds < 0 or self.points < 2:
+        counts = (self.global_crops - 2, self.local_crops, self.half_clouds, self.points - 2)
+        if min(counts) < 0:
             raise ConfigError(
                 expected="at least 2 global crops, no negative counts, at least 2 points",
                 got=f"{self.global_crops}, {self.local_crops}, {self.half_clouds}, {self.points}",
                 fix="The paper uses 2 global crops, 8 local crops, 2 half clouds and 2048 points.",
             )
-        if not all(0.0 < r <= 1.0 for r in ratios) or self.average not in ("paper", "dino"):
+        ratios = (self.global_ratio, self.local_ratio)
+        if not all(0.0 < low <= high <= 1.0 for low, high in ratios):
             raise ConfigError(
-                expected="crop ratios in (0, 1] and average 'paper' or 'dino'",
-                got=f"{ratios}, {self.average!r}",
-                fix="Pass (low, high) shares of the points.",
+                expected="crop ratios (low, high) with 0 < low <= high <= 1",
+                got=f"{ratios}",
+                fix="The paper uses (0.7, 1.0) and (0.2, 0.5).",
+            )
+        temperatures = (self.teacher_temperature, self.student_temperature)
+        if min(temperatures) <= 0.0 or self.average not in ("paper", "dino"):
+            raise ConfigError(
+                expected="positive temperatures and average 'paper' or 'dino'",
+                got=f"{temperatures}, {self.average!r}",
+                fix="The paper sharpens with 0.04.",
             )
 
 

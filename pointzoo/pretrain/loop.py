@@ -188,15 +188,27 @@ class _Run:
                 clouds=self.config.batch_size, every=self.config.log_steps,
             )  # fmt: skip
             now = time.perf_counter()
-            if now - checked > 60 * self.config.health_minutes:
+            check, save, stop = self._agree(
+                now - checked > 60 * self.config.health_minutes,
+                now - saved > 60 * self.config.checkpoint_minutes,
+                self.stop,
+            )
+            if check:
                 self._check_health(report)
                 checked = time.perf_counter()
-            if now - saved > 60 * self.config.checkpoint_minutes:
+            if save:
                 self._save()
                 saved = time.perf_counter()
-            if self.stop:
+            if stop:
                 return
             waiting = time.perf_counter()
+
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """Return which wishes any process has: all of them must do the same after a step."""
+        if self.accelerator.num_processes == 1:
+            return list(wishes)
+        flags = torch.tensor(wishes, dtype=torch.float32, device=self.accelerator.device)
+        return [bool(flag) for flag in self.accelerator.reduce(flags, "sum")]
 
     def _one_step(self, batch: Any) -> dict[str, float]:
         values = self.objective.schedule(self.step, self.clock)
@@ -207,19 +219,24 @@ class _Run:
         torch.manual_seed(generator.initial_seed() % 2**63)  # for layers that draw (dropout)
         loss, logged = self.objective.loss(batch.to(self.accelerator.device), generator)
         values |= {"loss": float(loss.detach()), **logged}
-        if not np.isfinite(values["loss"]):
-            raise TrainingError(
-                expected="a finite loss",
-                got=f"{values['loss']} at step {self.step}",
-                fix="Lower the learning rate or use precision fp32; the last checkpoint is good.",
-            )
+        self._require_finite("loss", values["loss"])
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
+        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        self._require_finite("gradient", float(sum(gradient.norm() for gradient in gradients)))
         self.objective.after_backward(self.step, self.clock)
         self.optimizer.step()
         self.objective.after_step(self.step, self.clock)
         self.last = values
         return values
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if not np.isfinite(value):
+            raise TrainingError(
+                expected=f"a finite {what}",
+                got=f"{value} at step {self.step}",
+                fix="Lower the learning rate or use precision fp32; the last checkpoint is good.",
+            )
 
     def _loader(self) -> DataLoader[Any]:
         plan = Plan(
@@ -242,7 +259,6 @@ class _Run:
         if self.accelerator.is_main_process:
             facts = {**self._facts(), "step": self.step, "precision": self.precision}
             save_checkpoint(self.checkpoint, self.objective, self.optimizer, facts)
-        self.accelerator.wait_for_everyone()
 
     def _check_health(self, report: Report) -> None:
         """Measure the exported encoder, write its weights, and stop after a collapse."""
