@@ -1,4 +1,4 @@
-"""Damaged files of every format give a typed error or a cloud: no crash, no hang, no flood of memory."""
+"""Damaged files give a typed error or a cloud: no crash, no hang, no flood of memory."""
 
 import io as streams
 import re
@@ -72,9 +72,10 @@ def seed(name, folder):
 
 
 def pcd(cloud, layout):
+    data = "ascii" if layout == "ascii" else "binary_compressed"
     head = (
         "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 20\nHEIGHT 1\n"
-        f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 20\nDATA {'ascii' if layout == 'ascii' else 'binary_compressed'}\n"
+        f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 20\nDATA {data}\n"
     ).encode()
     if layout == "ascii":
         text = streams.StringIO()
@@ -149,7 +150,7 @@ def test_damaged_files(tmp_path_factory, name):
     data = seed(name, folder)
     path = folder / f"damaged{name[name.rindex('.') :]}"
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(damage(), st.booleans())
     def run(apply, near_start):
         path.write_bytes(apply(data, near_start))
