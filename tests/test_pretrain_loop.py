@@ -325,7 +325,6 @@ def test_a_folder_with_a_run_is_not_overwritten(small):
     ("objective", "data", "what"),
     [
         (lambda: make_objective(seed=3), toy_data, "config"),
-        (lambda: make_objective(max_steps=9), toy_data, "total_steps"),
         (lambda: make_objective("pointwise"), toy_data, "encoder"),
         (make_objective, lambda: toy_data(13), "data"),
     ],
@@ -333,6 +332,14 @@ def test_a_folder_with_a_run_is_not_overwritten(small):
 def test_a_run_goes_on_only_as_it_began(objective, data, what, whole):
     with pytest.raises(ConfigError, match=what):
         train(objective(), data(), whole, resume=True)
+
+
+def test_a_finished_run_can_be_made_longer(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    result = train(make_objective(max_steps=9), toy_data(), run, resume=True)
+    assert result.finished
+    assert result.steps == 9
 
 
 def test_too_little_data_is_refused(tmp_path):

@@ -36,7 +36,10 @@ from pointzoo.weights import save_encoder
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights"
-_MAY_CHANGE = {"workers", "checkpoint_minutes", "health_minutes", "log_steps", "tensorboard"}
+_MAY_CHANGE = {
+    "epochs", "max_steps", "workers", "checkpoint_minutes", "health_minutes", "log_steps",
+    "tensorboard",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def train(
         data: The clouds.
         out: Folder of the run, made if missing.
         resume: Go on from the checkpoint in ``out``; without one the run starts from the beginning.
+            With another length than before, the schedules continue as those of the new length.
 
     Raises:
         ConfigError: The data set is smaller than a batch, ``out`` holds a run and ``resume`` is
@@ -132,6 +136,7 @@ class _Run:
                 fix="Pass resume (--resume) to go on, or choose another folder.",
             )
         stored = read_facts(self.checkpoint)
+        stored["config"] = _binding(stored.get("config", {}))
         changed = [key for key, value in self._facts().items() if stored.get(key) != value]
         if changed:
             raise ConfigError(
@@ -143,14 +148,11 @@ class _Run:
 
     def _facts(self) -> dict[str, Any]:
         """Return what must not change between the parts of a run, as JSON types."""
-        settings = dataclasses.asdict(self.config)
-        kept = {key: value for key, value in settings.items() if key not in _MAY_CHANGE}
         facts = {
-            "config": kept,
+            "config": _binding(dataclasses.asdict(self.config)),
             "objective": type(self.objective).__name__,
             "encoder": self.objective.exported.config.to_dict(),
             "data": [self.data.name, len(self.data)],
-            "total_steps": self.clock.total_steps,
         }
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain
@@ -294,6 +296,10 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _binding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in _MAY_CHANGE}
 
 
 def _lengths(data: PointDataset) -> tuple[int, ...]:
