@@ -117,20 +117,23 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]):
     assert "features" in captured.err
 
 
+DRAWN = torch.rand(9, 3, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize(
     "source",
     [
-        torch.rand(9, 3),
-        torch.rand(9, 3, requires_grad=True),
-        torch.rand(9, 3).half(),
-        torch.rand(9, 3).bfloat16(),
-        torch.randint(0, 50, (9, 3)),
+        DRAWN,
+        DRAWN.clone().requires_grad_(),
+        DRAWN.half(),
+        DRAWN.bfloat16(),
+        (50 * DRAWN).long(),
         np.random.default_rng(0).random((9, 3)).astype(np.float16),
         np.asfortranarray(np.random.default_rng(0).random((9, 3))),
         np.random.default_rng(0).integers(0, 9, (9, 3), np.uint8),
         PointCloud(np.random.default_rng(0).random((9, 3))),
     ],
-    ids=str,
+    ids=lambda source: f"{type(source).__name__}-{getattr(source, 'dtype', 'cloud')}",
 )
 def test_sources(source: object):
     found = extract(Linear(), source)
