@@ -59,6 +59,6 @@ class _LinearMax(torch.autograd.Function):
             best = (members[part] @ weight.t()).eq_(out[part, None])  # (t, K, D), 1 at the maxima
             share = gradients[0][part] / best.sum(dim=1).clamp_min(1.0)
             spread = best.mul_(share[:, None]).flatten(0, 1)  # (t K, D)
-            to_members[part] = (spread @ weight).view_as(members[part])
+            torch.mm(spread, weight, out=to_members[part].flatten(0, 1))
             to_weight += spread.t() @ members[part].flatten(0, 1)
         return to_members, to_weight.to(weight.dtype)
