@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from pointzoo import zoo
-from pointzoo.cloud import FloatArray
+from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.data import open_dataset
 from pointzoo.data.base import PointDataset
 from pointzoo.metrics import effective_rank, feature_spectrum, feature_std
 from pointzoo.tasks.classifiers import CLASSIFIERS
-from pointzoo.tasks.descriptors import DESCRIPTORS
+from pointzoo.tasks.descriptors import DESCRIPTORS, describe_blocks
 from pointzoo.tasks.evaluation import ProbeResult
 from pointzoo.tasks.labelled import Labelled, Setting
 from pointzoo.tasks.probe import Subject, probe, subject_by_name, subject_features
@@ -86,13 +86,23 @@ def run_random(dataset: PointDataset, _: str) -> dict[str, Any]:
 def run_descriptors(dataset: PointDataset, _: str) -> dict[str, Any]:
     """Each block once per drawing; combinations put the same blocks side by side."""
     results = []
-    blocks = sorted({block for parts in DESCRIPTORS.values() for block in parts})
+    needed = sorted({block for blocks in DESCRIPTORS.values() for block in blocks})
     for points, rotation in SETTINGS:
         data = Labelled.of(dataset, None, Setting(points, rotation, SEEDS, FOLDS))
-        found = {block: _features(subject_by_name(f"descriptor:{block}"), data) for block in blocks}
-        for name, parts in DESCRIPTORS.items():
-            joined = {seed: np.hstack([found[part][seed] for part in parts]) for seed in SEEDS}
-            subject = Subject(f"descriptor:{name}", _ready(joined), seeded=True)
+        widths: dict[str, int] = {}
+
+        def describe(clouds: Iterable[PointCloud], _: int) -> FloatArray:
+            found = describe_blocks(needed, clouds, np.random.default_rng(0))
+            widths.update({name: found[name].shape[1] for name in needed})  # noqa: B023
+            return np.hstack([found[name] for name in needed])
+
+        joined = _features(Subject("descriptors", describe), data)
+        ends = np.cumsum([widths[name] for name in needed])
+        columns = dict(zip(needed, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+        for name, blocks in DESCRIPTORS.items():
+            own = np.concatenate([columns[block] for block in blocks])
+            chosen = {seed: matrix[:, own] for seed, matrix in joined.items()}
+            subject = Subject(f"descriptor:{name}", _ready(chosen), seeded=True)
             results += _probe(subject, dataset, points, rotation)
     return {"results": results}
 

@@ -67,7 +67,7 @@ def test_fpfh_equals_plain_loops(kind, k):
     cloud = transforms.estimate_normals(cloud, k=8)
     normals = cloud.normals.astype(np.float64)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    found = point_feature_histograms(cloud.coords, normals, k=k)
+    found = point_feature_histograms(cloud.coords, normals, k=(3, k))[1]
     assert found.shape == (60, 33)
     np.testing.assert_allclose(found, plain_fpfh(cloud.coords, normals, k), atol=1e-9)
 
@@ -78,8 +78,8 @@ def test_fpfh_does_not_change_under_rigid_motion():
     matrix, _ = np.linalg.qr(generator.normal(size=(3, 3)))
     matrix *= np.sign(np.linalg.det(matrix))
     normals = transforms.estimate_normals(PointCloud(coords)).normals.astype(np.float64)
-    found = point_feature_histograms(coords, normals, k=16)
-    moved = point_feature_histograms(coords @ matrix.T + 5.0, normals @ matrix.T, k=16)
+    found = point_feature_histograms(coords, normals, k=(16,))[0]
+    moved = point_feature_histograms(coords @ matrix.T + 5.0, normals @ matrix.T, k=(16,))[0]
     # a value at the edge of a bin may fall on the other side
     assert np.abs(found - moved).mean() < 1e-4
 
@@ -87,7 +87,7 @@ def test_fpfh_does_not_change_under_rigid_motion():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_fpfh_of_very_few_points_is_finite(count):
     coords = np.eye(3)[:count]
-    found = point_feature_histograms(coords, np.eye(3)[:count], k=8)
+    found = point_feature_histograms(coords, np.eye(3)[:count], k=(8,))[0]
     assert found.shape == (count, 33)
     assert np.isfinite(found).all()
 
@@ -95,7 +95,7 @@ def test_fpfh_of_very_few_points_is_finite(count):
 def test_fpfh_of_duplicates_ignores_them_as_neighbours():
     coords = np.repeat([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 3, axis=0)
     normals = np.tile([0.0, 0.0, 1.0], (9, 1))
-    found = point_feature_histograms(coords, normals, k=8)
+    found = point_feature_histograms(coords, normals, k=(8,))[0]
     np.testing.assert_allclose(found, np.tile(found[:1], (9, 1)))
     np.testing.assert_allclose(found.reshape(9, 3, 11).sum(axis=2), 1.0)
 

@@ -262,7 +262,7 @@ def test_probe_of_an_encoder_on_shapes_beats_chance():
     encoder = zoo.create_encoder("vit3d_test", seed=0)
     results = probe(encoder, data, classifier=("svm_tuned", "knn"), folds=3, seeds=(0, 1))
     assert [r.classifier for r in results] == ["svm_tuned", "knn"]
-    assert all(r.subject == "ViT3D" and r.channels == 32 for r in results)
+    assert all(r.subject == "ViT3D" and r.channels == encoder.scene_channels for r in results)
     assert results[0].mean > 0.4  # chance is 0.25
     assert results[0].interval[0] <= results[0].mean <= results[0].interval[1]
     assert 1.0 < results[0].effective_rank < 32
@@ -311,7 +311,7 @@ def test_scene_features_equal_extract_and_random_weights_leave_the_seed_alone():
     rows = scene_features(encoder, clouds)
     np.testing.assert_array_equal(rows, scene_features(same, clouds))
     np.testing.assert_allclose(rows[2], encoder.extract(clouds[2]).scene, atol=1e-6)
-    assert scene_features(encoder, []).shape == (0, 32)
+    assert scene_features(encoder, []).shape == (0, encoder.scene_channels)
 
 
 def test_subjects_by_name(monkeypatch):

@@ -34,9 +34,6 @@ from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import UnknownNameError
 from pointzoo.tasks.fpfh import bag_of_words, mean_and_deviation, point_feature_histograms
 
-Block = Callable[[Sequence[FloatArray], np.random.Generator], FloatArray]
-"""From M unit-sphere clouds (N, 3) and a source of random numbers to (M, D)."""
-
 _TUPLES = 16_384
 _BINS = 64
 _CELLS = 8
@@ -50,7 +47,7 @@ def describe(name: str, clouds: Iterable[PointCloud], generator: np.random.Gener
     Args:
         name: One of :data:`DESCRIPTORS`.
         clouds: M clouds.
-        generator: Source of the random tuples of shape distributions and of the codebook.
+        generator: Source of the sample from which the codebook is learnt.
 
     Returns:
         (M, D) float32.
@@ -61,9 +58,34 @@ def describe(name: str, clouds: Iterable[PointCloud], generator: np.random.Gener
     """
     if name not in DESCRIPTORS:
         raise UnknownNameError.of("descriptor", name, DESCRIPTORS)
-    coords = [transforms.unit_sphere(cloud).coords for cloud in clouds]
-    blocks = [_standardised(_BLOCKS[part](coords, generator)) for part in DESCRIPTORS[name]]
-    return np.concatenate(blocks, axis=1).astype(np.float32)
+    blocks = describe_blocks(DESCRIPTORS[name], clouds, generator)
+    return np.concatenate([blocks[block] for block in DESCRIPTORS[name]], axis=1)
+
+
+def describe_blocks(
+    names: Sequence[str], clouds: Iterable[PointCloud], generator: np.random.Generator
+) -> Mapping[str, FloatArray]:
+    """Return blocks of descriptors, each (M, D) float32, by name; see :func:`describe`.
+
+    Raises:
+        CloudError: A cloud is empty or not finite.
+    """
+    rows: dict[str, list[FloatArray]] = {name: [] for name in names}
+    words: list[FloatArray] = []
+    for cloud in clouds:
+        coords = transforms.unit_sphere(cloud).coords
+        small, large = _point_histograms(coords) if _NEED_FPFH & set(names) else (coords, coords)
+        for name in rows.keys() & _ROWS.keys():
+            rows[name].append(_ROWS[name](coords))
+        if "fpfh" in names:
+            pooled = [mean_and_deviation(small), mean_and_deviation(large)]
+            rows["fpfh"].append(np.concatenate(pooled))
+        if "fpfh_words" in names:
+            words.append(large.astype(np.float32))
+    found = {name: np.stack(values) for name, values in rows.items() if values}
+    if words:
+        found["fpfh_words"] = bag_of_words(words, _WORDS, generator)
+    return {name: _standardised(block).astype(np.float32) for name, block in found.items()}
 
 
 def _standardised(block: FloatArray) -> FloatArray:
@@ -73,13 +95,6 @@ def _standardised(block: FloatArray) -> FloatArray:
     scaled = np.where(constant, 0.0, centred / np.where(constant, 1.0, deviation))
     weighted: FloatArray = scaled / np.sqrt(max(1, int((~constant).sum())))
     return weighted
-
-
-def _each(function: Callable[[FloatArray], FloatArray]) -> Block:
-    def block(clouds: Sequence[FloatArray], _: np.random.Generator) -> FloatArray:
-        return np.stack([function(coords) for coords in clouds])
-
-    return block
 
 
 def _extents(coords: FloatArray) -> FloatArray:
@@ -150,37 +165,28 @@ def _histogram(values: FloatArray, low: float, high: float, bins: int) -> FloatA
     return np.sqrt(np.bincount(np.clip(position, 0, bins - 1), minlength=bins) / len(values))
 
 
-def _point_histograms(coords: FloatArray, k: int) -> FloatArray:
+def _point_histograms(coords: FloatArray) -> list[FloatArray]:
     cloud = transforms.estimate_normals(PointCloud(coords), k=16)
     assert cloud.normals is not None
-    return point_feature_histograms(cloud.coords, cloud.normals.astype(np.float64), k=k)
+    return point_feature_histograms(coords, cloud.normals.astype(np.float64), k=_SCALES)
 
 
-def _fpfh(coords: FloatArray) -> FloatArray:
-    pooled = [mean_and_deviation(_point_histograms(coords, k)) for k in _SCALES]
-    return np.concatenate(pooled)
-
-
-def _fpfh_words(clouds: Sequence[FloatArray], generator: np.random.Generator) -> FloatArray:
-    histograms = [_point_histograms(coords, _SCALES[-1]).astype(np.float32) for coords in clouds]
-    return bag_of_words(histograms, _WORDS, generator)
-
-
-_BLOCKS: Mapping[str, Block] = MappingProxyType(
+_ROWS: Mapping[str, Callable[[FloatArray], FloatArray]] = MappingProxyType(
     {
-        "extents": _each(_extents),
-        "profiles": _each(_profiles),
-        "profiles_z": _each(_profiles_z),
-        "occupancy": _each(_occupancy),
-        "shape_distributions": _each(_shape_distributions),
-        "fpfh": _each(_fpfh),
-        "fpfh_words": _fpfh_words,
+        "extents": _extents,
+        "profiles": _profiles,
+        "profiles_z": _profiles_z,
+        "occupancy": _occupancy,
+        "shape_distributions": _shape_distributions,
     }
 )
+_NEED_FPFH = frozenset({"fpfh", "fpfh_words"})
+BLOCKS = (*_ROWS, "fpfh", "fpfh_words")
+"""Everything that :func:`describe_blocks` knows."""
 
 DESCRIPTORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        **{name: (name,) for name in _BLOCKS},
+        **{name: (name,) for name in BLOCKS},
         "all": ("extents", "profiles", "occupancy", "shape_distributions", "fpfh", "fpfh_words"),
         "all_z": ("profiles_z", "shape_distributions", "fpfh", "fpfh_words"),
     }

@@ -24,8 +24,10 @@ BINS = 11
 """Bins per angle; a histogram row has three times as many."""
 
 
-def point_feature_histograms(coords: FloatArray, normals: FloatArray, *, k: int = 32) -> FloatArray:
-    """Return the histogram of every point.
+def point_feature_histograms(
+    coords: FloatArray, normals: FloatArray, *, k: Sequence[int] = (32,)
+) -> list[FloatArray]:
+    """Return the histogram of every point, for one or several sizes of the neighbourhood.
 
     Args:
         coords: (N, 3).
@@ -33,17 +35,11 @@ def point_feature_histograms(coords: FloatArray, normals: FloatArray, *, k: int 
         k: Neighbours of a point, the point itself not counted; all others where there are fewer.
 
     Returns:
-        (N, 33) float64: 11 bins each for the angles theta, alpha and phi. Each third sums to 1,
-        or to 0 where no neighbour lies apart from the point.
+        For each size, (N, 33) float64: 11 bins each for the angles theta, alpha and phi. Each third
+        sums to 1, or to 0 where no neighbour lies apart from the point.
     """
-    rows, squared = _neighbours(coords, k)
-    simple = _normalised(_simple_histograms(coords, normals, rows, squared))
-    apart = squared > 0.0
-    weight = np.where(apart, 1.0 / np.where(apart, squared, 1.0), 0.0)  # (N, K)
-    indptr = np.arange(0, rows.size + 1, rows.shape[1])
-    graph = csr_matrix((weight.ravel(), rows.ravel(), indptr), shape=(len(coords), len(coords)))
-    # the neighbours together weigh as much as the point itself
-    return _normalised(_normalised(graph @ simple) + simple)
+    rows, squared = _neighbours(coords, max(k))
+    return [_histograms(coords, normals, rows[:, :size], squared[:, :size]) for size in k]
 
 
 def mean_and_deviation(histograms: FloatArray) -> FloatArray:
@@ -81,6 +77,18 @@ def _neighbours(coords: FloatArray, k: int) -> tuple[NDArray[np.int64], FloatArr
     rows, squared = rows[:, 1:], distance[:, 1:] ** 2
     missing = rows >= len(coords)  # a single point has no other
     return np.where(missing, 0, rows).astype(np.int64), np.where(missing, 0.0, squared)
+
+
+def _histograms(
+    coords: FloatArray, normals: FloatArray, rows: NDArray[np.int64], squared: FloatArray
+) -> FloatArray:
+    simple = _normalised(_simple_histograms(coords, normals, rows, squared))
+    apart = squared > 0.0
+    weight = np.where(apart, 1.0 / np.where(apart, squared, 1.0), 0.0)  # (N, K)
+    indptr = np.arange(0, rows.size + 1, rows.shape[1])
+    graph = csr_matrix((weight.ravel(), rows.ravel(), indptr), shape=(len(coords), len(coords)))
+    # the neighbours together weigh as much as the point itself
+    return _normalised(_normalised(graph @ simple) + simple)
 
 
 def _simple_histograms(
