@@ -49,7 +49,7 @@ class SupervisedConfig:
             encoder is on a GPU.
     """
 
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
