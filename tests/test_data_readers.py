@@ -351,3 +351,28 @@ def test_open_dataset_refuses(tmp_path):
     write_clouds(tmp_path, "a.ply")
     with pytest.raises(FormatError, match="single cloud"):
         open_dataset(tmp_path / "a.ply")
+
+
+def test_corpus(tmp_path):
+    from pointzoo.data import corpus
+
+    record = {"source": "", "sha256": "", "author": "", "licence": "CC0-1.0"}
+    shapes = [
+        corpus.Shape(
+            corpus.ShapeRecord(name=f"shape{i}", label=i, **record),
+            coords=clouds(1)[0],
+            normals=clouds(1)[0],
+            colors=np.zeros((16, 3), np.uint8),
+        )
+        for i in range(2)
+    ]
+    header = corpus.CorpusHeader(
+        name="two", description="", command="", class_names=("a", "b"), licence="", pretraining=True
+    )
+    corpus.write_corpus(tmp_path / "two", header, shapes)
+    data = open_dataset(tmp_path / "two")
+    assert data.name == "two"
+    assert data.labels.tolist() == [0, 1]
+    assert len(data[0]) == 16
+    with pytest.raises(ConfigError, match="part 'test'"):
+        open_dataset(tmp_path / "two", "test")

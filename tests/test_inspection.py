@@ -252,3 +252,8 @@ def test_unreadable_files_are_refused(tmp_path):
 @pytest.mark.parametrize("value", [1e300, -1e307, 1e-300, 1e308 / 4])
 def test_extreme_coordinates_do_not_stop_it(value):
     assert str(inspect(PointCloud(coords=(room().coords - 3) * value)))
+
+
+def test_coordinates_whose_extent_overflows():
+    coords = np.array([[-1.7e308, 0, 0], [1.7e308, 1, 1]] * 20)
+    assert "20 points" in str(inspect(PointCloud(coords=coords[:20])))

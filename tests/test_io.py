@@ -353,3 +353,36 @@ def test_clouds_of_raw_parts_are_checked():
     raw = io.RawCloud(np.zeros((2, 3)), colors=np.zeros((3, 3)))
     with pytest.raises(CloudError, match="one row for each"):
         raw.to_cloud()
+
+
+@pytest.mark.parametrize(
+    ("colors", "expected"),
+    [
+        (np.array([[0, 51, 255]], np.int32), [0, 0.2, 1]),
+        (np.array([[0, 13107, 65535]], np.uint32), [0, 0.2, 1]),
+        (np.array([[0.0, 51, 255]]), [0, 0.2, 1]),
+        (np.array([[0.0, 13107, 65535]]), [0, 0.2, 1]),
+        (np.array([[0, 0.2, 1 + 1e-6]]), [0, 0.2, 1]),
+        (np.array([[-1e-6, 0.2, 1]]), [0, 0.2, 1]),
+        (np.array([[0, 1, 70_000]], np.int32), None),
+        (np.array([[0, -1, 255]], np.int16), None),
+        (np.array([[0, np.nan, 1]]), None),
+        (np.array([[0, 0.5, 2]]), None),
+    ],
+)
+def test_scales_of_colors(colors, expected):
+    raw = io.RawCloud(np.zeros((1, 3)), colors=colors)
+    if expected is None:
+        with pytest.raises(FormatError, match="colours from"):
+            raw.to_cloud()
+    else:
+        assert np.allclose(raw.to_cloud().colors, expected, atol=1e-6)
+        assert raw.to_cloud().colors.max() <= 1
+
+
+def test_no_free_name_for_the_labels(tmp_path):
+    from pointzoo.io.columns import LABEL_NAMES
+
+    fields = {name: np.full(2, 0.5) for name in LABEL_NAMES}
+    with pytest.raises(FormatError, match="mean labels"):
+        io.write(tmp_path / "a.ply", PointCloud(np.zeros((2, 3)), labels=[1, 2], fields=fields))

@@ -128,3 +128,9 @@ def test_headers_that_promise_too_much(tmp_path):
     (tmp_path / "a.npz").write_bytes(huge)
     with pytest.raises(FormatError, match="claims 2147483648 bytes"):
         io.read(tmp_path / "a.npz")
+
+
+def test_labels_that_are_no_numbers_stay_a_field(tmp_path):
+    cloud = read_npz(tmp_path, coords=XYZ, label=np.array(list("abcd")), labels=np.ones((4, 2)))
+    assert cloud.labels is None
+    assert set(cloud.fields) == {"label", "labels"}

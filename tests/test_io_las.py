@@ -115,12 +115,19 @@ def test_extra_dimensions_named_like_coordinates_are_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "unit"), [(9001, "metre"), (9002, "foot"), (9003, "foot"), (9999, None)]
+    ("key", "value", "unit"),
+    [
+        (3076, 9001, "metre"),
+        (3076, 9002, "foot"),
+        (3076, 9003, "foot"),
+        (3076, 9999, None),
+        (1024, 9001, None),
+    ],
 )
-def test_unit_by_geotiff_key(tmp_path, key, unit):
+def test_unit_by_geotiff_key(tmp_path, key, value, unit):
     record = laspy.vlrs.known.GeoKeyDirectoryVlr()
-    record.geo_keys[0].id = 3076
-    record.geo_keys[0].value_offset = key
+    record.geo_keys[0].id = key
+    record.geo_keys[0].value_offset = value
     save(tmp_path / "a.las", records=[record])
     raw = io.read_raw(tmp_path / "a.las")
     assert raw.unit == unit

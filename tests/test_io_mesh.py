@@ -208,3 +208,9 @@ def test_triangles_without_area_are_never_chosen():
     assert np.allclose(sample.weights.sum(axis=1), 1)
     corners = good[0]
     assert np.allclose(sample.weights @ corners, sample.coords)
+
+
+def test_points_beside_triangles_are_left_out(tmp_path):
+    scene = trimesh.Scene([trimesh.creation.box(), trimesh.PointCloud(np.full((3, 3), 9.0))])
+    cloud = io.read(export(tmp_path, scene, ".glb"), points=50)
+    assert cloud.coords.max() <= 0.5

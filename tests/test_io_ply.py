@@ -210,3 +210,18 @@ def test_lists_longer_than_the_file_take_no_memory(tmp_path):
     (tmp_path / "a.ply").write_bytes(content.replace(b"\x02\0\0\0", b"\0\0\1\0"))
     with pytest.raises(FormatError, match="promises 2 rows"):
         io.read(tmp_path / "a.ply")
+
+
+def test_whole_numbers_too_large_for_labels_stay_a_field(tmp_path):
+    extra = ("label", "f8", [1e17, 1, 2, 3, 4])
+    cloud = io.read(save(tmp_path / "a.ply", ("vertex", vertices(extra))))
+    assert cloud.labels is None
+    assert cloud.fields["label"][0] == 1e17
+
+
+def test_mixed_elements_before_the_vertices(tmp_path):
+    mixed = np.empty(2, [("id", "u1"), ("way", "O"), ("cost", "f4")])
+    for i in range(2):
+        mixed[i] = i, np.arange(i + 1, dtype="i4"), 0.5
+    path = save(tmp_path / "a.ply", ("way", mixed), ("vertex", vertices()))
+    assert io.read(path).coords[4, 0] == 2

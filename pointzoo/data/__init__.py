@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from pointzoo.data.base import ArrayDataset, PointDataset
 from pointzoo.data.folder import FileDataset, read_folder
+from pointzoo.data.joined import JoinedDataset, join_datasets
 from pointzoo.data.open import open_dataset
 
-__all__ = ["ArrayDataset", "FileDataset", "PointDataset", "open_dataset", "read_folder"]
+__all__ = [
+    "ArrayDataset",
+    "FileDataset",
+    "JoinedDataset",
+    "PointDataset",
+    "join_datasets",
+    "open_dataset",
+    "read_folder",
+]
