@@ -43,10 +43,10 @@ INTENDED_USE = """Features of single objects with the z axis up, of a few hundre
 points, for retrieval, clustering, probing, few labels, or as a start for fine-tuning. It removes
 position and scale."""
 
-- It saw about 83,000 clouds of 7,676 synthetic objects, in under an hour on one
-  core. The paper's run is hundreds of times longer. It shows the whole path and is a small default;
-  train your own for serious work (`pointzoo pretrain dcglr`, which goes on from this weight with
-  `--encoder vit3d_tiny.dcglr_shapes`).
+LIMITATIONS = """- It saw about 74,000 clouds of 7,676 synthetic objects, in under an hour on
+  one CPU core. The paper's run is hundreds of times longer. It shows the whole path and is a small
+  default; train your own for serious work (`pointzoo pretrain dcglr`, which goes on from this
+  weight with `--encoder vit3d_tiny.dcglr_shapes`).
 - On SH3D-21 hand-made descriptors classify better than its features, and the same network with
   random weights is not far behind: see the figures above.
 - The recipe was chosen among four after trials of a few minutes that were measured on SH3D-21, so
