@@ -18,9 +18,9 @@ from pointzoo.errors import ConfigError, FormatError
 PYTHON = Path(sys.executable)
 TOYS = (Factory("seating.chair", "Chair", 2), Factory("lamp", "Lamp"))
 
+# Without numpy, whose import would be most of the time of these tests.
 PREAMBLE = """
-import json, os, sys, time
-import numpy as np
+import array, json, os, random, sys, time, zipfile
 
 assert "PYTHONHASHSEED" in os.environ and os.environ["OMP_NUM_THREADS"] == "1"
 assert sys.argv[1:] == sorted(sys.argv[1:])
@@ -28,9 +28,16 @@ assert sys.argv[1:] == sorted(sys.argv[1:])
 def say(**answer):
     print(json.dumps(answer), flush=True)
 
+def npy(kind, shape, data):
+    header = str({"descr": kind, "fortran_order": False, "shape": shape}).ljust(117) + chr(10)
+    return bytes([147]) + b"NUMPY" + bytes([1, 0, 118, 0]) + header.encode() + data
+
 def mesh(job, scale=1.0):
-    corners = np.random.default_rng(job["seed"]).random((20, 3, 3)).astype(np.float32) * scale
-    np.savez(job["out"], triangles=corners, colors=np.full((20, 3), job["seed"] % 256, np.uint8))
+    numbers = random.Random(job["seed"])
+    corners = array.array("f", [numbers.random() * scale for _ in range(180)])
+    with zipfile.ZipFile(job["out"], "w") as out:
+        out.writestr("triangles.npy", npy("<f4", (20, 3, 3), corners.tobytes()))
+        out.writestr("colors.npy", npy("|u1", (20, 3), bytes([job["seed"] % 256] * 60)))
     say(ok=True, seconds=0.1)
 """
 READY = 'say(ready=True, bpy="4.2", infinigen="1.15")\n'
@@ -124,7 +131,7 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path):
         time.sleep(600)
     """
     start = time.monotonic()
-    out = build(tmp_path, worker(tmp_path, textwrap.dedent(body)), limit_s=1.0, rounds=1)
+    out = build(tmp_path, worker(tmp_path, textwrap.dedent(body)), limit_s=3.0, rounds=1)
     assert time.monotonic() - start < 60
     assert reasons(out) == {"Lamp/00000": "took longer than the time limit"}
     assert threading.active_count() < 10
@@ -183,6 +190,31 @@ def test_an_interpreter_that_cannot_run_it_is_a_typed_error(tmp_path):
         build_infinigen(
             tmp_path / "no-python", tmp_path / "out", rounds=1, factories=TOYS, progress=False
         )
+
+
+def test_a_hang_that_does_not_come_again_costs_nothing(tmp_path):
+    body = """
+    mark = os.path.join(WHERE, "hung")
+    if lamp and not os.path.exists(mark):
+        open(mark, "w").close()
+        time.sleep(600)
+    mesh(job)
+    """.replace("WHERE", repr(str(tmp_path)))
+    out = build(tmp_path, worker(tmp_path, textwrap.dedent(body)), limit_s=3.0)
+    assert len(read_corpus(out)) == 6
+
+
+def test_every_process_finds_an_empty_home_of_the_same_name(tmp_path):
+    body = """
+    fresh = not os.listdir(os.environ["HOME"]) and os.environ["HOME"] == "."
+    open("settings", "w").close()
+    if lamp:
+        os._exit(1)
+    mesh(job) if fresh else say(ok=False, error="used home")
+    """
+    jobs = (TOYS[1], TOYS[0]._replace(share=1))
+    out = build(tmp_path, worker(tmp_path, textwrap.dedent(body)), factories=jobs)
+    assert read_corpus(out).names == ("Chair/00000", "Chair/00001")
 
 
 def test_library_path_is_handed_on(tmp_path, monkeypatch):

@@ -321,6 +321,11 @@ def run_main(worker, monkeypatch, statuses, child=False):
     def leave(status):
         raise ExitedError(status)
 
+    core = ModuleType("infinigen.core.init")
+    core.require_blender_addon = lambda name: pytest.fail("asks the network")
+    for name, module in (("infinigen", ModuleType("infinigen")), ("infinigen.core.init", core)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "infinigen.core", ModuleType("infinigen.core"))
     monkeypatch.setattr(worker, "fix_addresses", lambda: None)
     monkeypatch.setattr(worker, "tell", lambda _, answer: said.append(answer))
     monkeypatch.setattr(worker, "one_job", lambda _: 5)
@@ -335,6 +340,7 @@ def run_main(worker, monkeypatch, statuses, child=False):
     monkeypatch.setattr(worker.os, "_exit", leave)
     with pytest.raises(ExitedError) as ended:
         worker.main()
+    assert core.require_blender_addon("any", fail="warn") is False
     return said, ended.value.args[0]
 
 

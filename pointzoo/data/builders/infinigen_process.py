@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import Any
 from pointzoo.errors import ConfigError
 
 START_LIMIT_S = 300.0
+ATTEMPTS = 2
+"""A fork of a program with threads hangs now and then; the second try tells that from slowness."""
+
 TOO_SLOW = "took longer than the time limit"
 INSTALL = (
     "Make a Python 3.11 environment with `pip install bpy==4.2.0 'numpy<2'` and Infinigen as "
@@ -35,16 +39,17 @@ class WorkerProcess:
         script: What it runs.
         modules: Modules to import before the first fork.
         number: Which of several workers this is; it decides the processor.
-        home: Home folder of the process, empty.
+        folder: Where the working directories of the process are made.
     """
 
     def __init__(
-        self, python: Path, script: Path, modules: Sequence[str], number: int, home: Path
+        self, python: Path, script: Path, modules: Sequence[str], number: int, folder: Path
     ) -> None:
         """Remember what to start; nothing is started yet."""
         self.versions = ""
-        self._command = [str(python), str(script), *modules]
-        self._environment = _environment(number, home)
+        self._command = [str(python.absolute()), str(script.absolute()), *modules]
+        self._environment = _environment(number)
+        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> WorkerProcess:
@@ -57,12 +62,15 @@ class WorkerProcess:
 
     def make(self, request: dict[str, Any], limit_s: float) -> str:
         """Have one mesh made; the reason in words if there is none."""
-        process = self._process or self._start()
-        answer, late = _ask(process, json.dumps(request), limit_s)
-        if answer is None:
+        reason = ""
+        for _ in range(ATTEMPTS):
+            process = self._process or self._start()
+            answer, late = _ask(process, json.dumps(request), limit_s)
+            if answer is not None:
+                return "" if answer["ok"] else str(answer["error"])
             self._stop()
-            return TOO_SLOW if late else "the worker process died"
-        return "" if answer["ok"] else str(answer["error"])
+            reason = TOO_SLOW if late else "the worker process died"
+        return reason
 
     def _start(self) -> subprocess.Popen[str]:
         try:
@@ -73,6 +81,7 @@ class WorkerProcess:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 env=self._environment,
+                cwd=tempfile.mkdtemp(dir=self._folder),
                 start_new_session=True,
             )
         except OSError as error:
@@ -107,14 +116,15 @@ class WorkerProcess:
         process.wait()
 
 
-def _environment(number: int, home: Path) -> dict[str, str]:
+def _environment(number: int) -> dict[str, str]:
     """A small environment that is the same on every run: Blender's results depend on it.
 
-    Its length moves the addresses by which Blender orders some of its work, and settings and
-    caches in the home folder change what it allocates.
+    Its length and even the name of the home folder move the addresses by which Blender orders
+    some of its work, and settings in that folder change what it allocates: so home is the working
+    directory, always of the same name and always new.
     """
     fixed = {
-        "HOME": str(home),
+        "HOME": ".",
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",
         "POINTZOO_WORKER": str(number),

@@ -54,6 +54,9 @@ def main() -> None:
     # Blender and Infinigen write to descriptor 1 from C: keep the answers apart from that.
     os.dup2(2, 1)
     logging.disable(logging.WARNING)
+    # Else some modules ask the network for add-ons, which no factory of the table needs.
+    start = importlib.import_module("infinigen.core.init")
+    setattr(start, "require_blender_addon", no_addon)  # noqa: B010 - a module is no typed object
     for module in sys.argv[1:]:
         with contextlib.suppress(Exception):  # the jobs that need it will say so
             importlib.import_module(module)
@@ -69,6 +72,11 @@ def main() -> None:
         if status not in {0, NO_MORE_JOBS}:
             tell(answers, {"ok": False, "error": f"the process ended with status {status}"})
     os._exit(0)  # Blender's own way out crashes after a fork
+
+
+def no_addon(*_: Any, **__: Any) -> bool:
+    """Stand for Infinigen's search for a Blender add-on: there is none."""
+    return False
 
 
 def fix_addresses() -> None:
