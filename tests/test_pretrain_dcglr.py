@@ -53,6 +53,9 @@ def toy_batch(objective: DCGLR, clouds: int = 4) -> ObjectClouds:
         {"points": 1},
         {"global_ratio": (0.0, 1.0)},
         {"local_ratio": (0.2, 1.1)},
+        {"local_ratio": (0.5, 0.2)},
+        {"teacher_temperature": 0.0},
+        {"student_temperature": -0.1},
         {"average": "median"},
     ],
 )

@@ -227,27 +227,39 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
 
 def test_two_processes_keep_the_same_networks(tmp_path):
     """The encoder has a head for points, which this objective never uses."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    children = [start(_one_of_two, rank, port, tmp_path) for rank in ("0", "1")]
-    for child in children:
-        child.join(timeout=120)
-    assert [child.exitcode for child in children] == [0, 0]
-    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in "01")
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    stored = bits(tmp_path / "run")
-    assert torch.equal(stored["module.center"], first["center"])
+    _run_as_two(tmp_path, toy_data())
     assert steps_in(tmp_path / "run") == 8
 
 
-def _one_of_two(rank: str, port: str, folder: Path) -> None:
+def test_two_processes_stop_together_when_one_is_asked(tmp_path):
+    _run_as_two(tmp_path, Interrupts(7, ask_to_stop(signal.SIGTERM)), undisturbed="1")
+    assert steps_in(tmp_path / "run") == 4  # the seventh of two reads per step and process
+
+
+def _run_as_two(folder: Path, data: Any, undisturbed: str = "") -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    given = {rank: toy_data() if rank == undisturbed else data for rank in "01"}
+    children = [start(_one_of_two, rank, port, folder, given[rank]) for rank in "01"]
+    for child in children:
+        child.join(timeout=120)
+    codes = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
+    assert codes == [0, 0]
+    first, second = (load_file(folder / f"{rank}.safetensors") for rank in "01")
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert torch.equal(bits(folder / "run")["module.center"], first["center"])
+
+
+def _one_of_two(rank: str, port: str, folder: Path, data: Any) -> None:
     """Train as one of two processes, and write what both must agree on."""
     AcceleratorState._reset_state(reset_partial_state=True)  # that of the tests before
     os.environ.update(WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     objective = make_objective(SMALL)
-    train(objective, toy_data(), folder / "run")
+    train(objective, data, folder / "run")
     shared = {f"{k}.{n}": p.detach() for k in "st" for n, p in _branch(objective, k)}
     save_file({**shared, "center": objective.center}, folder / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()
@@ -384,6 +396,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         train(objective, toy_data(), tmp_path / "run")
     assert steps_in(tmp_path / "run") == 2
     assert all(t.isfinite().all() for t in bits(tmp_path / "run").values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_does_harm(tmp_path):
+    objective = make_objective()
+    objective.student.projector.last.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"finite gradient, got .* at step 0"):
+        train(objective, toy_data(), tmp_path / "run")
+    assert steps_in(tmp_path / "run") == 0
+    assert all(p.isfinite().all() for p in objective.student.parameters())
 
 
 def test_a_collapse_stops_the_run_and_says_so(tmp_path):
