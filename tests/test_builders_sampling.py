@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pointzoo.data.builders.sampling import named_generator, sample_surface
+from pointzoo.data.builders.sampling import named_generator
 from pointzoo.errors import CloudError
+from pointzoo.io.surface import sample_surface
 
 # A triangle of area 2 in the plane z = 1, one of area 1 in the plane z = 2, wound the other way.
 TRIANGLES = np.array(

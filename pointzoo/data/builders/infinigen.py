@@ -27,7 +27,7 @@ from rich.progress import Progress
 
 from pointzoo.data.builders.infinigen_factories import FACTORIES, Factory
 from pointzoo.data.builders.infinigen_process import WorkerProcess
-from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator, sample_surface
+from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator
 from pointzoo.data.corpus import (
     CorpusHeader,
     Shape,
@@ -37,6 +37,7 @@ from pointzoo.data.corpus import (
     write_corpus,
 )
 from pointzoo.errors import CloudError, FormatError
+from pointzoo.io.surface import sample_surface
 
 WORKER = Path(__file__).with_name("infinigen_worker.py")
 MODULE_PREFIX = "infinigen.assets.objects."

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from pointzoo.data.builders.ldraw_reader import Library, PartHeader
-from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator, sample_surface
+from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator
 from pointzoo.data.corpus import (
     CorpusHeader,
     Shape,
@@ -34,6 +34,7 @@ from pointzoo.data.corpus import (
     write_corpus,
 )
 from pointzoo.errors import CloudError, ConfigError, FormatError
+from pointzoo.io.surface import sample_surface
 
 LICENCE = "CC-BY-2.0"
 METRES_PER_UNIT = 0.0004

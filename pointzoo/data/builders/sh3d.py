@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator, sample_surface
+from pointzoo.data.builders.sampling import POINTS_PER_SHAPE, named_generator
 from pointzoo.data.builders.sh3d_classes import CLASS_NAMES, class_of
 from pointzoo.data.builders.sh3d_reader import (
     Model,
@@ -42,6 +42,7 @@ from pointzoo.data.corpus import (
     write_corpus,
 )
 from pointzoo.errors import CloudError, ConfigError, FormatError
+from pointzoo.io.surface import sample_surface
 
 INSTALL = (
     "Get them with `apt-get download sweethome3d sweethome3d-furniture "

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointzoo.data.builders.sampling import SurfaceSample
 from pointzoo.errors import FormatError, MissingExtraError
+from pointzoo.io.surface import SurfaceSample
 
 CATALOGUES = (
     "PluginFurnitureCatalog.properties",
