@@ -12,7 +12,8 @@ import torch
 
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES, build
-from pointzoo.testing import CHECKS
+from pointzoo.testing import CHECKS, check_encoder
+from pointzoo.zoo import WEIGHTS, load_encoder
 
 PARAMETERS = json.loads((regenerate.STORED / "parameters.json").read_text())
 CASES = pytest.mark.parametrize(("name", "channels"), regenerate.cases())
@@ -34,6 +35,13 @@ def test_an_encoder_keeps_its_promises(name, check):
 def test_an_encoder_with_channels_keeps_its_promises(name, check):
     more = {"channels": ("normals", "colors"), "normalize": "center", "max_points": 50}
     CHECKS[check](functools.partial(make, name, **more))
+
+
+def test_weights_of_the_registry_keep_what_does_not_depend_on_training():
+    checks = ["builds_quietly", "ready_to_use", "fresh_each_time", "output_shapes"]
+    checks += ["degenerate_clouds", "alone_equals_batch", "order_of_points", "repeatable"]
+    for name in WEIGHTS:
+        check_encoder(functools.partial(load_encoder, name), checks=checks)
 
 
 def test_every_family_has_a_size_for_tests():
