@@ -29,6 +29,7 @@ SETTINGS = {
 }
 ORDER = ("weights", "random", "descriptors", "supervised", "finetune")
 DECADES = range(8)
+CLASS_ALONE = " (class token)"
 
 
 def main() -> None:
@@ -63,57 +64,62 @@ def render(stored: Mapping[str, Any]) -> str:
 
 def _introduction(data: Mapping[str, Any]) -> str:
     classes = ", ".join(f"{name} {count}" for name, count in data["classes"].items())
+    smallest = min(data["classes"].values()) // data["folds"]
     return f"""# Results
 
 Generated from `docs/results/sh3d21.json` by `python benchmarks/render_results.py`; the last table
 names the command, the commit and the machine behind each part.
 
-**Data**: {data["name"]}, {data["shapes"]} furniture models in {len(data["classes"])} classes, none
-of which any bundled weight has seen ({classes}). The classes come from rules on the models' names
-and are rough; the smallest class puts only {min(data["classes"].values()) // data["folds"]} models
-into a test fold. **Protocol**: {data["folds"]}-fold cross-validation, stratified by class, repeated
-for {len(data["seeds"])} seeds, each with other folds, points and angles; what is called `random`
-has other weights for every seed, too. Features are frozen scene features (the class token's).
-Descriptors are defined in `pointzoo/tasks/descriptors.py`, classifiers in
-`pointzoo/tasks/classifiers.py`. **Intervals** are 95 % confidence intervals with the correction of
-Nadeau and Bengio (2003) for folds that share training data.
+**Data**: {data["name"]}, {data["shapes"]} models of furniture and other things of a house in
+{len(data["classes"])} classes, none of which a bundled weight has seen:
+{classes}.
+The classes come from rules on the models' names and are rough; the smallest puts {smallest} models
+into a test fold.
+
+**Protocol**: {data["folds"]}-fold cross-validation, stratified by class, for {len(data["seeds"])}
+seeds, each with other folds, points and angles; a network called `random` has other weights for
+every seed, too. Features are frozen. For 3D-ViT they are the class token, the mean and the maximum
+of the tokens side by side; `(class token)` is the class token alone, as in the paper. Descriptors
+are defined in `pointzoo/tasks/descriptors.py`, classifiers in `pointzoo/tasks/classifiers.py`.
+`±` is half of a 95 % confidence interval, with the correction of Nadeau and Bengio (2003) for folds
+that share training data. [Why so](decisions/0007-how-features-are-measured.md).
 """
 
 
 def _accuracies(rows: Sequence[ProbeResult]) -> str:
     table = []
     for subject in _subjects(rows):
-        own = {
-            r.classifier: r for r in rows if r.subject == subject and _setting(r) == (2048, "none")
-        }
+        own = {r.classifier: r for r in _plain(rows) if r.subject == subject}
         if own and "supervised" not in own:
             cells = [_percent(own[name]) if name in own else "" for name in CLASSIFIERS]
-            table.append([f"`{subject}`", *cells])
-    return _section("Accuracy at 2,048 points (%)", ["features", *CLASSIFIERS], table)
+            first = next(iter(own.values()))
+            rank = f"{first.effective_rank:.0f} of {first.channels}"
+            table.append([f"`{subject}`", *cells, rank])
+    header = ["features", *CLASSIFIERS, "effective rank"]
+    return _section("Accuracy at 2,048 points (%)", header, table)
 
 
 def _differences(rows: Sequence[ProbeResult]) -> str:
     table = []
-    for classifier in CLASSIFIERS:
-        own = {
-            r.subject: r
-            for r in rows
-            if r.classifier == classifier and _setting(r) == (2048, "none")
-        }
-        weights = _first(own, lambda name: ":" not in name)
-        random = _first(own, lambda name: name.startswith("random:"))
-        descriptors = [r for name, r in own.items() if name.startswith("descriptor:")]
-        if weights is None or random is None or not descriptors:
-            continue
-        best = max(descriptors, key=lambda r: r.mean)
-        cells = [_points(weights, random), f"`{best.subject}`", _points(weights, best)]
-        table.append([classifier, *cells])
-    header = ["classifier", "over random weights", "best descriptor", "over the best descriptor"]
-    return _section("How much the bundled weights add (points, paired by fold)", header, table)
+    for suffix in ("", CLASS_ALONE):
+        for classifier in CLASSIFIERS:
+            own = [r for r in _plain(rows) if r.classifier == classifier]
+            networks = [r for r in own if r.subject.endswith(CLASS_ALONE) == bool(suffix)]
+            weights = [r for r in networks if ":" not in r.subject]
+            random = [r for r in networks if r.subject.startswith("random:")]
+            descriptors = [r for r in own if r.subject.startswith("descriptor:")]
+            if not (weights and random and descriptors):
+                continue
+            best = max(descriptors, key=lambda r: r.mean)
+            over_random, over_best = _points(weights[0], random[0]), _points(weights[0], best)
+            name = f"`{weights[0].subject}`"
+            table.append([name, classifier, over_random, f"`{best.subject}`", over_best])
+    header = ["features", "classifier", "over random weights", "best descriptor", "over it"]
+    return _section("What pretraining adds (points, paired by fold)", header, table)
 
 
 def _robustness(rows: Sequence[ProbeResult]) -> str:
-    text = ""
+    tables = []
     for classifier in ("svm", "svm_tuned", "knn"):
         table = []
         for subject in _subjects(rows):
@@ -124,8 +130,8 @@ def _robustness(rows: Sequence[ProbeResult]) -> str:
                 cells = [_percent(own[key]) if key in own else "" for key in SETTINGS]
                 table.append([f"`{subject}`", *cells])
         title = f"Fewer points, rotation: {classifier} (%)"
-        text += _section(title, ["features", *SETTINGS.values()], table)
-    return text
+        tables.append(_section(title, ["features", *SETTINGS.values()], table))
+    return "\n".join(tables)
 
 
 def _supervised(rows: Sequence[ProbeResult]) -> str:
@@ -198,6 +204,11 @@ def _subjects(rows: Iterable[ProbeResult]) -> list[str]:
     return list(dict.fromkeys(r.subject for r in rows))
 
 
+def _plain(rows: Iterable[ProbeResult]) -> list[ProbeResult]:
+    """Return what was measured in the first setting."""
+    return [r for r in rows if _setting(r) == (2048, "none")]
+
+
 def _setting(result: ProbeResult) -> tuple[int, str]:
     return result.points, result.rotation
 
@@ -210,10 +221,6 @@ def _percent(result: ProbeResult) -> str:
 def _points(a: ProbeResult, b: ProbeResult) -> str:
     mean, (low, high) = difference(a, b)
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def _first(own: Mapping[str, ProbeResult], wanted: Any) -> ProbeResult | None:
-    return next((result for name, result in own.items() if wanted(name)), None)
 
 
 def _listed(values: Iterable[float]) -> str:

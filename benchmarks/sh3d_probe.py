@@ -43,6 +43,7 @@ WEIGHTS = "vit3d_tiny.dcglr_shapes"
 SEEDS = (0, 1, 2)
 SETTINGS: tuple[tuple[int, str], ...] = ((2048, "none"), (1024, "none"), (256, "none"), (2048, "z"))
 FOLDS = 5
+CLASS_ALONE = " (class token)"
 CONFIG = SupervisedConfig()
 ROBUSTNESS_CLASSIFIERS = ("svm", "svm_tuned", "knn")
 
@@ -131,9 +132,14 @@ PARTS: Mapping[str, Callable[[PointDataset, str], dict[str, Any]]] = {
 
 
 def _run_network(subject: Subject, dataset: PointDataset) -> dict[str, Any]:
+    """Probe the scene feature in every setting, and the class token alone in the first."""
     results = [row for setting in SETTINGS for row in _probe(subject, dataset, *setting)]
-    data = Labelled.of(dataset, None, Setting(2048, "none", SEEDS, FOLDS))
-    found = {id(matrix): torch.from_numpy(matrix) for matrix in _features(subject, data).values()}
+    features = _features(subject, Labelled.of(dataset, None, Setting(2048, "none", SEEDS, FOLDS)))
+    # 3D-ViT: class token, mean and maximum of the tokens, side by side
+    token = {seed: matrix[:, : matrix.shape[1] // 3] for seed, matrix in features.items()}
+    alone = Subject(f"{subject.name}{CLASS_ALONE}", _ready(token), seeded=True)
+    results += _probe(alone, dataset, *SETTINGS[0])
+    found = {id(matrix): torch.from_numpy(matrix) for matrix in features.values()}
     spectra = torch.stack([feature_spectrum(matrix) for matrix in found.values()])
     return {
         "results": results,

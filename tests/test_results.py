@@ -70,7 +70,7 @@ def test_benchmark_and_table_agree(benchmark, tmp_path):
         key=lambda row: row["mean"],
     )
     assert f"{100 * best['mean']:.1f} ±" in text
-    for part in ("How much the bundled weights add", "trained with labels", "per decade"):
+    for part in ("What pretraining adds", "trained with labels", "per decade", "(class token)"):
         assert part in text
     target.write_text(text + "changed")
     assert "out of date" in render(output, target, "--check").stderr
