@@ -45,7 +45,13 @@ class Weight:
     sha256: str
 
 
-_TABLE: tuple[Weight, ...] = ()
+_TABLE: tuple[Weight, ...] = (
+    Weight(
+        "vit3d_tiny.dcglr_shapes",
+        "vit3d_tiny",
+        "7c10eaf900533e157167e3329bea789b86e494296674f6975ad7e088506c25e8",
+    ),
+)
 
 
 @dataclass(frozen=True)

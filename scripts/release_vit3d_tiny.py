@@ -125,7 +125,7 @@ def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
     ]  # fmt: skip
     found = []
     for part, *key in wanted:
-        section = stored["parts"][part]
+        section = stored["parts"].get(part, {"results": []})
         for row in map(ProbeResult.from_dict, section["results"]):
             if [row.subject, row.classifier, row.points, row.rotation] == key:
                 low, high = (100 * value for value in row.interval)
@@ -160,6 +160,13 @@ The run:
 
 ![training curves](training.png)
 
+## To repeat it
+
+The run was stopped and resumed: up to step 796 its schedules were those of a run of 3,500 steps (at
+commit d2b03b6), up to step 1,296 those of 2,600, then those of 2,300. The Infinigen corpus was built
+before its builder made Blender independent of memory addresses: building it again gives the same
+objects, but for about a quarter of the factories other points on them.
+
 ## Authors of the training data
 
 Number of shapes in brackets. {names}."""
@@ -171,7 +178,7 @@ def _pictures(run: Path, measured_on: Path, target: Path) -> None:
     labels = np.asarray(data.labels)
     rows = [int(np.flatnonzero(labels == data.class_names.index(c))[0]) for c in ATTENTION_CLASSES]
     clouds = {name: data[row] for name, row in zip(ATTENTION_CLASSES, rows, strict=True)}
-    viz.attention_figure(encoder, clouds, target / "attention.png")
+    viz.attention_figure(encoder, clouds, target / "attention.png", size=120)
     parts = json.loads(RESULTS.read_text())["parts"]
     spectra = {"pretrained": parts["weights"]["spectrum"], "random": parts["random"]["spectrum"]}
     viz.spectrum_figure(spectra, target / "spectrum.png")
