@@ -81,6 +81,10 @@ def test_wheel_holds_the_compiled_core_where_there_is_a_compiler(wheel_files: se
     assert compiled == any(map(shutil.which, ("cc", "gcc", "clang", "cl")))
 
 
+def test_one_wheel_serves_every_python(built: tuple[Path, Path]) -> None:
+    assert "-cp310-abi3-" in built[0].name
+
+
 def test_wheel_holds_nothing_else(wheel_files: set[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_files}
     assert not tops & set(NOT_SHIPPED)
