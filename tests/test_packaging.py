@@ -118,7 +118,8 @@ def test_installed_wheel_finds_its_weights(built: tuple[Path, Path], tmp_path: P
     shutil.unpack_archive(built[0], target, "zip")
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r}); import pointzoo as pz;"
-        "print(pz.__file__); print(*(i.name for i in pz.list_encoders(pretrained=True)))"
+        "names = pz.list_encoders(pretrained=True); print(pz.__file__); print(*names);"
+        "[pz.load_encoder(name) for name in names]"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
