@@ -162,10 +162,10 @@ The run:
 
 ## To repeat it
 
-The run was stopped and resumed: up to step 796 its schedules were those of a run of 3,500 steps (at
-commit d2b03b6), up to step 1,296 those of 2,600, then those of 2,300. The Infinigen corpus was built
-before its builder made Blender independent of memory addresses: building it again gives the same
-objects, but for about a quarter of the factories other points on them.
+The run was stopped and resumed: up to step 796 its schedules were those of a run of 3,500 steps
+(at commit d2b03b6), up to step 1,296 those of 2,600, then those of 2,300. The Infinigen corpus was
+built before its builder made Blender independent of memory addresses: building it again gives the
+same objects, but for about a quarter of the factories other points on them.
 
 ## Authors of the training data
 
