@@ -70,4 +70,5 @@ def test_continue_pretraining(
     _load("continue_pretraining").main([objects, *options, "--batch", "4", "--points", "64"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 steps")
-    assert "32 channels" in lines[1]
+    channels = pz.load_encoder(encoder).scene_channels
+    assert f"{channels} channels" in lines[1]
