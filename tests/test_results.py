@@ -74,3 +74,9 @@ def test_benchmark_and_table_agree(benchmark, tmp_path):
         assert part in text
     target.write_text(text + "changed")
     assert "out of date" in render(output, target, "--check").stderr
+
+
+def test_results_in_the_documents_are_up_to_date():
+    source = ROOT / "docs" / "results" / "sh3d21.json"
+    done = render(source, ROOT / "docs" / "results.md", "--check")
+    assert done.returncode == 0, done.stderr
