@@ -43,7 +43,7 @@ def measure_health(encoder: PointEncoder, data: PointDataset) -> dict[str, float
 
 
 def bfloat16_pays(size: int = 1024, repeats: int = 5) -> bool:
-    """Measure whether bfloat16 matrix products are at least twice as fast as float32 here.
+    """Measure whether bfloat16 matrix products are clearly faster than float32 here.
 
     Some CPUs emulate bfloat16 and are tens of times slower with it; some have units for it.
     """
@@ -58,4 +58,5 @@ def bfloat16_pays(size: int = 1024, repeats: int = 5) -> bool:
             times.append(time.perf_counter() - started)
         return min(times)
 
-    return 2 * seconds(torch.bfloat16) < seconds(torch.float32)
+    # by a quarter: products of this size are its weakest, and it halves all other traffic too
+    return 1.25 * seconds(torch.bfloat16) < seconds(torch.float32)
