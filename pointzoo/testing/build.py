@@ -182,5 +182,5 @@ def _without_network(attempts: list[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        socket.socket.connect = connect  # type: ignore[method-assign]
+        socket.socket.connect = connect  # type: ignore[method-assign]  # restored
         socket.getaddrinfo = look_up

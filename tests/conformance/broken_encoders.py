@@ -639,7 +639,7 @@ def _of(check: str, *kinds: type[PointEncoder]) -> list[Victim]:
 def _maker(kind: type[PointEncoder], config: EncoderConfig = DEFAULT) -> Callable[[], PointEncoder]:
     def make() -> PointEncoder:
         torch.manual_seed(0)
-        return kind(config).eval()  # type: ignore[call-arg]
+        return kind(config).eval()  # type: ignore[call-arg]  # subclasses take a config
 
     make.__name__ = f"{kind.__name__}_{type(config).__name__}".removesuffix("_PointwiseConfig")
     return make
