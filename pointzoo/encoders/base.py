@@ -53,10 +53,13 @@ class Capabilities:
     Attributes:
         tokens: The output holds tokens with coordinates.
         class_attention: ``encoder.class_attention(batch)`` exists.
+        tiles: A scan too large for one pass is computed in tiles; the encoder has what
+            :class:`pointzoo.tiling.VoxelEncoder` asks for.
     """
 
     tokens: bool
     class_attention: bool
+    tiles: bool = False
 
 
 @dataclass(frozen=True)
