@@ -1,12 +1,13 @@
 """Loss functions of the trainers, as pure functions.
 
-Shape legend: I global views, J local-side views, B clouds, K projector outputs.
+Shape legend: I global views, J local-side views, B clouds, K projector outputs, P pairs or points,
+C channels.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointzoo.errors import ConfigError
 
@@ -97,3 +98,142 @@ def teacher_entropy(teacher: Tensor, center: Tensor, *, temperature: float) -> t
     mean = target.mean(dim=(0, 1))
     single = -(target * target.clamp_min(1e-12).log()).sum(-1).mean()
     return float(single), float(-(mean * mean.clamp_min(1e-12).log()).sum())
+
+
+def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
+    """Contrast each query with its own key against the keys of all other pairs (MSC Eq. 1, 2).
+
+    Eq. 2 prints a sum over the pairs; Pointcept @ d74c646 and PointContrast average, as here.
+
+    Args:
+        query: (P, C) features of one view, of any length.
+        key: (P, C) features of the matched points of the other view.
+        temperature: tau of Eq. 2.
+
+    Returns:
+        The mean over the pairs; 0 without pairs.
+
+    Raises:
+        ConfigError: Shapes do not fit or the temperature is not positive.
+    """
+    _require_pairs(query, key)
+    if not temperature > 0.0:
+        raise ConfigError(
+            expected="a positive temperature", got=f"{temperature}", fix="The paper uses 0.4."
+        )
+    if len(query) == 0:
+        return (query.sum() + key.sum()) * 0.0
+    own = torch.arange(len(query), device=query.device)
+    similarity = _unit(query) @ _unit(key).T / temperature  # (P, P)
+    return nn.functional.cross_entropy(similarity, own)
+
+
+def hardest_contrastive(
+    query: Tensor,
+    key: Tensor,
+    other_query: Tensor,
+    other_key: Tensor,
+    *,
+    positive_margin: float = 0.1,
+    negative_margin: float = 1.4,
+) -> Tensor:
+    """Pull pairs together and push each point's hardest negative away (PointContrast Eq. 1).
+
+    Features are L2-normalised. Margins and the average of the two directions are those of
+    facebookresearch/PointContrast @ 47e8682, where the positive margin is on the squared distance.
+
+    Args:
+        query: (P, C) features of one view.
+        key: (P, C) features of the matched points of the other view.
+        other_query: (P, C) the query that is nearest to each key among those that do not match it.
+        other_key: (P, C) the key that is nearest to each query among those that do not match it.
+        positive_margin: Squared distance that a pair may keep.
+        negative_margin: Distance that a negative must keep.
+
+    Returns:
+        The mean over the pairs; 0 without pairs.
+
+    Raises:
+        ConfigError: Shapes do not fit.
+    """
+    for partner in (key, other_query, other_key):
+        _require_pairs(query, partner)
+    if len(query) == 0:
+        return (query.sum() + key.sum()) * 0.0
+    query, key = _unit(query), _unit(key)
+    pull = ((query - key).square().sum(1) - positive_margin).relu().mean()
+    push = [
+        (negative_margin - (own - _unit(other)).square().sum(1).clamp_min(1e-7).sqrt()).relu()
+        for own, other in ((query, other_key), (key, other_query))
+    ]
+    return pull + 0.5 * (push[0].square().mean() + push[1].square().mean())
+
+
+def masked_color_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error of the colours of masked points (MSC Eq. 4).
+
+    Args:
+        prediction: (P, 3) predictions at the masked points of both views.
+        target: (P, 3) their colours.
+
+    Returns:
+        The sum over the channels, averaged over the points; 0 without points.
+
+    Raises:
+        ConfigError: Shapes do not fit.
+    """
+    _require_pairs(prediction, target)
+    return (prediction - target).square().sum() / max(len(prediction), 1)
+
+
+def masked_normal_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Angle between predicted and true surfel normals of masked points (MSC Eq. 5).
+
+    Eq. 5 adds the mean cosine to a loss that is minimised, which teaches the opposite normal; this
+    is 1 minus the cosine. The gradient for the encoder is the same but for the sign of the head.
+
+    Args:
+        prediction: (P, 3) predictions at the masked points of both views, of any length.
+        target: (P, 3) their unit normals in the frame of the view.
+
+    Returns:
+        The mean over the points; 0 without points.
+
+    Raises:
+        ConfigError: Shapes do not fit.
+    """
+    _require_pairs(prediction, target)
+    if len(prediction) == 0:
+        return prediction.sum() * 0.0
+    direction = nn.functional.normalize(prediction, dim=1, eps=1e-10)
+    return (1.0 - (direction * target).sum(1)).mean()
+
+
+def pair_cosines(query: Tensor, key: Tensor) -> tuple[float, float]:
+    """Measure how alike matched and unmatched points are.
+
+    Args:
+        query: (P, C) features of one view; at least two pairs.
+        key: (P, C) features of the matched points of the other view.
+
+    Returns:
+        Mean cosine over the pairs, and mean cosine over all P (P - 1) other combinations.
+    """
+    query, key = _unit(query.detach().float()), _unit(key.detach().float())
+    own = (query * key).sum()
+    other = (query.sum(0) * key.sum(0)).sum() - own
+    count = len(query)
+    return float(own / count), float(other / (count * (count - 1)))
+
+
+def _unit(features: Tensor) -> Tensor:
+    return nn.functional.normalize(features, dim=1, eps=1e-7)
+
+
+def _require_pairs(left: Tensor, right: Tensor) -> None:
+    if left.ndim != 2 or left.shape != right.shape:
+        raise ConfigError(
+            expected="two matrices of the same shape, one row per pair or point",
+            got=f"{tuple(left.shape)} and {tuple(right.shape)}",
+            fix="Pick the rows of both sides with the same index.",
+        )

@@ -1,7 +1,8 @@
 """Views of object point clouds for DCGLR: crops, half-resolution clouds and augmentations.
 
 Everything works on whole batches of clouds of equal size, on any device, and draws all random
-numbers from the generator that is passed in.
+numbers from the generator that is passed in. Views of scenes (MSC) are made in
+:mod:`pointzoo.pretrain.scene_views`; their masks and pairs are offered here too.
 
 Shape legend: B clouds, P points per cloud, C channels after the coordinates, V views, T points per
 view.
@@ -19,6 +20,25 @@ from torch import Tensor
 
 from pointzoo import ops
 from pointzoo.batch import PointBatch
+from pointzoo.pretrain.masks import cross_masks
+from pointzoo.pretrain.matching import match_points
+
+__all__ = [
+    "Augmentation",
+    "ObjectClouds",
+    "Rotation",
+    "ball_crops",
+    "crop_counts",
+    "cross_masks",
+    "half_resolution",
+    "jitter",
+    "match_points",
+    "neighbour_groups",
+    "rescale",
+    "rotate_z",
+    "shift",
+    "uniform",
+]
 
 Rotation = Literal["none", "shared", "independent"]
 
