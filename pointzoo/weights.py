@@ -287,7 +287,7 @@ def _describe(encoder: PointEncoder, architecture: str, sha256: str) -> dict[str
         "architecture": architecture,
         "config": config,
         "channels": [dataclasses.asdict(channel) for channel in encoder.channel_contract],
-        "preprocessing": {key: config[key] for key in ("normalize", "max_points")},
+        "preprocessing": {k: config[k] for k in ("normalize", "max_points") if k in config},
         "out_channels": encoder.out_channels,
         "scene_channels": encoder.scene_channels,
         "parameters": sum(p.numel() for p in encoder.parameters()),

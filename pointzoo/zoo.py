@@ -67,7 +67,7 @@ class EncoderInfo:
         channels: What it reads from a cloud, in order.
         out_channels: C, width of a point feature.
         scene_channels: D, width of the scene feature.
-        max_points: Larger clouds are subsampled inside, and interpolated back.
+        max_points: Larger clouds are subsampled inside, and interpolated back; None if never.
         capabilities: What differs between encoders.
         commercial: Whether code, weights and training data allow commercial use; None if no card
             says so.
@@ -85,7 +85,7 @@ class EncoderInfo:
     channels: tuple[Channel, ...]
     out_channels: int
     scene_channels: int
-    max_points: int
+    max_points: int | None
     capabilities: Capabilities
     commercial: bool | None
     runs_here: bool = True
@@ -237,7 +237,7 @@ def _info(name: str, architecture: str, encoder: PointEncoder, **known: Any) -> 
         channels=encoder.channel_contract,
         out_channels=encoder.out_channels,
         scene_channels=encoder.scene_channels,
-        max_points=encoder.config.max_points,
+        max_points=getattr(encoder.config, "max_points", None),
         capabilities=encoder.capabilities,
         **known,
     )

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pointzoo import ops
 from pointzoo.batch import PointBatch
-from pointzoo.encoders.base import Capabilities, EncoderConfig, EncoderOutput, PointEncoder
+from pointzoo.encoders.base import Capabilities, EncoderConfig, EncoderOutput, Level, PointEncoder
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,16 @@ class PointwiseConfig(EncoderConfig):
     """Settings of :class:`Pointwise`."""
 
     width: int = 8
+    max_points: int = 8192  # without effect: every point is computed on its own
 
 
 class Pointwise(PointEncoder):
     """A pointwise MLP; every point also sees the mean and the maximum of its cloud."""
 
     config_class: ClassVar[type[EncoderConfig]] = PointwiseConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(tokens=False, class_attention=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tokens=False, class_attention=False, subsamples=True
+    )
     config: PointwiseConfig
 
     def __init__(self, config: PointwiseConfig) -> None:
@@ -66,7 +70,9 @@ class Pointwise(PointEncoder):
 class Extremes(Pointwise):
     """Tokens are the lowest and the highest point of a cloud, seen with their K neighbours."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(tokens=True, class_attention=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tokens=True, class_attention=True, subsamples=True, levels=True
+    )
     neighbours = 4
     heads = 2
 
@@ -101,7 +107,18 @@ class Extremes(Pointwise):
         if points:
             point = self.point_head(torch.cat([rows, scene[batch.batch_index]], dim=1))
         offsets = torch.arange(2, 2 * batch.num_clouds + 1, 2, device=tokens.device)
-        return EncoderOutput(scene, point, tokens, batch.coords[members[:, 0]], offsets)
+        levels = (self.level(rows, batch, 1), self.level(rows, batch, 2))
+        return EncoderOutput(scene, point, tokens, batch.coords[members[:, 0]], offsets, levels)
+
+    def level(self, rows: Tensor, batch: PointBatch, stride: int) -> Level:
+        """Average the points of each voxel."""
+        edge = 0.3 * stride
+        low = torch.stack([coords.amin(dim=0) for coords in batch.split(batch.coords)])
+        low = low[batch.batch_index]
+        sample = ops.grid_sample(batch.coords.double() - low.double(), batch.offsets, edge)
+        features = ops.segment_reduce(rows, sample.inverse, len(sample.index), "mean")
+        centres = low[sample.index] + (sample.grid_coords.to(low) + 0.5) * edge
+        return Level(features, centres, sample.grid_coords, sample.offsets, stride)
 
     def attend(self, tokens: Tensor, batch: PointBatch) -> Tensor:
         """Weigh the tokens of each cloud and the class token (score 0), which is then dropped."""

@@ -70,7 +70,7 @@ def random_cloud(count: int = 20) -> PointCloud:
 
 
 def test_a_config_goes_through_json():
-    config = TinyConfig(channels=("normals", "colors"), normalize="center", max_points=7, width=9)
+    config = TinyConfig(channels=("normals", "colors"), normalize="center", width=9)
     values = json.loads(json.dumps(config.to_dict()))
     assert values["channels"] == ["normals", "colors"]
     assert TinyConfig.from_dict(values) == config
@@ -84,7 +84,6 @@ def test_a_config_goes_through_json():
         {"channels": ["colors", "colors"]},
         {"channels": "colors"},
         {"normalize": "unit_cube"},
-        {"max_points": 0},
         {"depth": 3},
     ],
 )
@@ -94,7 +93,7 @@ def test_a_config_out_of_range_is_refused(values):
 
 
 def test_an_unknown_key_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"channels, max_points, normalize, width.*unknown depth"):
+    with pytest.raises(ConfigError, match=r"channels, normalize, width.*unknown depth"):
         TinyConfig.from_dict({"depth": 3})
 
 

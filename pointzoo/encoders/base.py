@@ -1,6 +1,7 @@
 """What every encoder is: a frozen config, declared channels, and one forward pass.
 
-Shape legend: B clouds, N points of all clouds, C point channels, D scene channels, T tokens.
+Shape legend: B clouds, N points of all clouds, C point channels, D scene channels, T tokens,
+M voxels of a level.
 """
 
 from __future__ import annotations
@@ -55,11 +56,19 @@ class Capabilities:
         class_attention: ``encoder.class_attention(batch)`` exists.
         tiles: A scan too large for one pass is computed in tiles; the encoder has what
             :class:`pointzoo.tiling.VoxelEncoder` asks for.
+        levels: The output holds voxels of several sizes with their features.
+        subsamples: ``config.max_points`` exists: a cloud with more points is subsampled inside,
+            and its features are interpolated back to every point.
+        reads_coords: x, y, z are among the values that the network reads; otherwise they only
+            say where a point lies.
     """
 
     tokens: bool
     class_attention: bool
     tiles: bool = False
+    levels: bool = False
+    subsamples: bool = False
+    reads_coords: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,22 +76,19 @@ class EncoderConfig:
     """Settings shared by all encoders; each architecture extends it.
 
     Attributes:
-        channels: Optional channels the network reads after x, y, z, in this order.
+        channels: Optional channels that the network reads, in this order.
         normalize: ``unit_sphere`` moves the centroid to 0 and scales the farthest point to 1;
             ``center`` only moves the centroid.
-        max_points: A cloud with more points is subsampled inside the encoder, and its features
-            are interpolated back to every point.
     """
 
     channels: tuple[str, ...] = ()
     normalize: Normalize = "unit_sphere"
-    max_points: int = 8192
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ConfigError: A channel or a normalisation is unknown, or ``max_points`` is below 1.
+            ConfigError: A channel or a normalisation is unknown.
         """
         unknown = set(self.channels) - set(CHANNEL_FILL)
         if unknown or len(set(self.channels)) != len(self.channels):
@@ -97,10 +103,19 @@ class EncoderConfig:
                 got=repr(self.normalize),
                 fix="Choose one of the two.",
             )
-        if self.max_points < 1:
-            raise ConfigError(
-                expected="max_points of at least 1", got=str(self.max_points), fix="Raise it."
-            )
+
+    @property
+    def feature_channels(self) -> int:
+        """Columns of ``PointBatch.features``: three for each of :attr:`channels`."""
+        return 3 * len(self.channels)
+
+    @classmethod
+    def completed(cls, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Return overrides of an architecture's settings with everything that they imply.
+
+        For encoders that offer a short way to say several settings at once.
+        """
+        return dict(overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
@@ -131,6 +146,25 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, eq=False)
+class Level:
+    """The voxels of one size, sorted by cloud, x, y, z.
+
+    Attributes:
+        features: (M, C_level) what the encoder says about each voxel.
+        coords: (M, 3) their centres, in the frame of the batch.
+        grid_coords: (M, 3) int64, their coordinates in voxels of this size.
+        offsets: (B,) cumulative voxel counts.
+        stride: Edge of a voxel, in voxels of the finest level.
+    """
+
+    features: Tensor
+    coords: Tensor
+    grid_coords: Tensor
+    offsets: Tensor
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
 class EncoderOutput:
     """What an encoder computes for a batch.
 
@@ -140,6 +174,7 @@ class EncoderOutput:
         tokens: (T, C) features of the encoder's own units (patches), or None.
         token_coords: (T, 3) where the tokens are, in the frame of the batch, or None.
         token_offsets: (B,) cumulative token counts, or None.
+        levels: Voxels with their features, the finest first; empty where there are none.
     """
 
     scene: Tensor
@@ -147,6 +182,7 @@ class EncoderOutput:
     tokens: Tensor | None = None
     token_coords: Tensor | None = None
     token_offsets: Tensor | None = None
+    levels: tuple[Level, ...] = ()
 
 
 class PointEncoder(nn.Module, ABC):
@@ -173,9 +209,14 @@ class PointEncoder(nn.Module, ABC):
         self.scene_channels = scene_channels
 
     @property
+    def feature_channels(self) -> int:
+        """Columns of ``PointBatch.features`` that the encoder takes."""
+        return self.config.feature_channels
+
+    @property
     def in_channels(self) -> int:
-        """Values per point that the network reads, coordinates included."""
-        return 3 + 3 * len(self.config.channels)
+        """Values per point that the network reads; x, y, z count where it reads them."""
+        return self.feature_channels + (3 if self.capabilities.reads_coords else 0)
 
     @property
     def channel_contract(self) -> tuple[Channel, ...]:
@@ -213,9 +254,9 @@ class PointEncoder(nn.Module, ABC):
             CloudError: The number of channels or the device differs.
         """
         got = batch.features.shape[1]
-        if got != self.in_channels - 3:
+        if got != self.feature_channels:
             raise CloudError(
-                expected=f"{self.in_channels - 3} channels after x, y, z {self.config.channels}",
+                expected=f"{self.feature_channels} channels after x, y, z {self.config.channels}",
                 got=str(got),
                 fix="Build the batch with encoder.preprocess, or create the encoder with them.",
             )
@@ -234,12 +275,14 @@ class PointEncoder(nn.Module, ABC):
             cloud: At least one point, finite coordinates.
 
         Returns:
-            Coordinates (N, 3) and channels (N, C - 3), float32, C being :attr:`in_channels`.
+            Coordinates (N, 3) and channels (N, :attr:`feature_channels`), float32.
 
         Raises:
-            CloudError: The cloud is empty or holds NaN or infinite values in what is read.
+            CloudError: The cloud is empty or holds NaN or infinite values in what is read, or the
+                encoder reads values that no channel of a cloud stands for.
         """
         cloud.require_usable()
+        self._require_named_channels()
         coords = normalize_coords(cloud.coords, self.config.normalize)
         columns = []
         for name in self.config.channels:
@@ -251,6 +294,15 @@ class PointEncoder(nn.Module, ABC):
             np.concatenate(columns, axis=1) if columns else np.zeros((len(cloud), 0), np.float32)
         )
         return torch.from_numpy(coords), torch.from_numpy(extra)
+
+    def _require_named_channels(self) -> None:
+        named = 3 * len(self.config.channels)
+        if self.feature_channels != named:
+            raise CloudError(
+                expected="an encoder whose inputs are channels that a cloud has",
+                got=f"one that reads {self.feature_channels} values per point without names",
+                fix="Put them into PointBatch.features, or call encoder.forward_voxels.",
+            )
 
     @overload
     def extract(self, source: features.Source, **options: Any) -> features.Features: ...

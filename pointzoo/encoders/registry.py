@@ -79,5 +79,6 @@ def build(name: str, **overrides: Any) -> PointEncoder:
     if name not in ARCHITECTURES:
         raise UnknownNameError.of("architecture", name, ARCHITECTURES)
     entry = ARCHITECTURES[name]
-    config = type(entry.config).from_dict({**entry.config.to_dict(), **overrides})
+    kind = type(entry.config)
+    config = kind.from_dict({**entry.config.to_dict(), **kind.completed(overrides)})
     return entry.encoder_class(config).eval()

@@ -46,6 +46,8 @@ class ViT3DConfig(EncoderConfig):
         patch_radius: Length by which coordinates relative to the centroid are divided, so that the
             shape of a patch weighs as much as its position; about the radius of a patch of a
             cloud in the unit sphere.
+        max_points: A cloud with more points is subsampled, and its features are interpolated back
+            to every point.
     """
 
     dim: int = 512
@@ -55,6 +57,7 @@ class ViT3DConfig(EncoderConfig):
     patch_points: int = 32
     patch_widths: tuple[int, ...] = (64, 128, 512)
     patch_radius: float = 0.2
+    max_points: int = 8192
 
     def __post_init__(self) -> None:
         """Check the sizes.
@@ -64,6 +67,7 @@ class ViT3DConfig(EncoderConfig):
         """
         super().__post_init__()
         sizes = (self.dim, self.depth, self.heads, self.patch_points, *self.patch_widths)
+        sizes += (self.max_points,)
         if min(sizes) < 1 or min(self.mlp_ratio, self.patch_radius) <= 0 or self.dim % self.heads:
             raise ConfigError(
                 expected="positive sizes, and dim divisible by heads",
@@ -200,13 +204,15 @@ class ViT3D(PointEncoder):
     """
 
     config_class: ClassVar[type[EncoderConfig]] = ViT3DConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(tokens=True, class_attention=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tokens=True, class_attention=True, subsamples=True
+    )
     config: ViT3DConfig
 
     def __init__(self, config: ViT3DConfig) -> None:
         """Build the network; transformer weights are truncated normal (std 0.02) as in DINO."""
         super().__init__(config, out_channels=config.dim, scene_channels=3 * config.dim)
-        self.patch_embedding = PatchEmbedding(self.in_channels - 3, config)
+        self.patch_embedding = PatchEmbedding(self.feature_channels, config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)

@@ -13,7 +13,7 @@ from pointzoo.testing.build import (
     check_fresh_each_time,
     check_ready_to_use,
 )
-from pointzoo.testing.capabilities import check_class_attention, check_tokens
+from pointzoo.testing.capabilities import check_class_attention, check_levels, check_tokens
 from pointzoo.testing.forward import (
     check_alone_equals_batch,
     check_degenerate_clouds,
@@ -68,6 +68,7 @@ __all__ = [
     "check_gradients",
     "check_inputs_untouched",
     "check_large_clouds",
+    "check_levels",
     "check_order_of_points",
     "check_output_shapes",
     "check_position_and_size",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pointzoo.batch import PointBatch
-from pointzoo.encoders.base import EncoderOutput, PointEncoder
+from pointzoo.encoders.base import EncoderOutput, Level, PointEncoder
 from pointzoo.testing.support import (
     Make,
     conformance,
@@ -97,6 +97,34 @@ def check_class_attention(make: Make) -> None:
         )
 
 
+@conformance
+def check_levels(make: Make) -> None:
+    """Return voxels with places, coordinates and offsets that fit if declared, else none."""
+    encoder = make()
+    batch = make_batch(encoder)
+    output = encode(encoder, batch)
+    declared = encoder.capabilities.levels
+    require(
+        bool(output.levels) == declared,
+        expected=f"{'at least one level' if declared else 'no level'}",
+        got=f"{len(output.levels)}",
+        fix="Declare in capabilities.levels what forward returns.",
+    )
+    if not declared:
+        return
+    strides = [level.stride for level in output.levels]
+    require(
+        strides == sorted(set(strides)) and strides[0] == 1,
+        expected="levels from stride 1 upwards",
+        got=str(strides),
+        fix="Return the finest level first.",
+    )
+    for level in output.levels:
+        _require_level_shapes(encoder, batch, level)
+        _require_level_in_place(batch, level)
+    _require_levels_alone_as_in_batch(encoder, output)
+
+
 def _attention(encoder: Any, batch: PointBatch) -> tuple[Tensor, ...]:
     with torch.no_grad():
         return tuple(encoder.class_attention(batch))
@@ -140,4 +168,75 @@ def _require_tokens_alone_as_in_batch(encoder: PointEncoder, together: EncoderOu
                 tensors_of(encode_cloud(encoder, cloud))[name],
                 what=f"{name} of a cloud of {len(cloud)} points, alone as in a batch",
                 fix="Choose the tokens of a cloud from its own points.",
+            )
+
+
+def _require_level_shapes(encoder: PointEncoder, batch: PointBatch, level: Level) -> None:
+    count, width = level.features.shape
+    got = (tuple(level.coords.shape), tuple(level.grid_coords.shape), level.grid_coords.dtype)
+    require(
+        got == ((count, 3), (count, 3), torch.int64)
+        and (level.stride > 1 or width == encoder.out_channels),
+        expected=f"coords ({count}, 3), grid_coords ({count}, 3) int64 for each of {count} voxels, "
+        f"the finest ones {encoder.out_channels} wide",
+        got=f"{got}, {width} wide",
+        fix="Each voxel has a place; the finest are as wide as point features.",
+    )
+    steps = torch.diff(level.offsets, prepend=level.offsets.new_zeros(1))
+    fits = level.offsets.dtype == torch.int64 and level.offsets.shape == batch.offsets.shape
+    require(
+        fits and bool((steps > 0).all()) and int(level.offsets[-1]) == count,
+        expected=f"int64 offsets that cut {count} voxels into {batch.num_clouds} groups",
+        got=f"{level.offsets.tolist()} of {level.offsets.dtype}",
+        fix="Offsets are cumulative voxel counts without a leading zero.",
+    )
+
+
+def _require_level_in_place(batch: PointBatch, level: Level) -> None:
+    """Hold that every point has the centre of a voxel nearby, and voxels differ."""
+    counts = torch.diff(level.offsets, prepend=level.offsets.new_zeros(1)).tolist()
+    groups = zip(
+        batch.split(batch.coords),
+        level.coords.split(counts),
+        level.grid_coords.split(counts),
+        strict=True,
+    )
+    for coords, places, grid in groups:
+        require(
+            len(grid.unique(dim=0)) == len(grid),
+            expected="voxels that differ",
+            got=f"{len(grid)} with {len(grid.unique(dim=0))} different ones",
+            fix="Return each voxel of a cloud once.",
+        )
+        edge = _voxel_edge(places, grid)
+        far = float((coords[:, None] - places).abs().amax(dim=2).amin(dim=1).max())
+        require(
+            edge is None or far <= edge / 2 + SLACK,
+            expected=f"a voxel around every point, {edge} across",
+            got=f"a point {far:g} from the nearest centre",
+            fix="Return the centres in the frame of the batch, cloud after cloud.",
+        )
+
+
+def _voxel_edge(places: Tensor, grid: Tensor) -> float | None:
+    """Return how far apart the centres of voxels that follow each other are; None for one voxel."""
+    spans = (grid.amax(dim=0) - grid.amin(dim=0)).tolist()
+    axis = max(range(3), key=spans.__getitem__)
+    if spans[axis] == 0:
+        return None
+    return float(places[:, axis].max() - places[:, axis].min()) / spans[axis]
+
+
+def _require_levels_alone_as_in_batch(encoder: PointEncoder, together: EncoderOutput) -> None:
+    split = [
+        level.features.split(torch.diff(level.offsets, prepend=level.offsets.new_zeros(1)).tolist())
+        for level in together.levels
+    ]
+    for number, cloud in enumerate(make_clouds()):
+        for pieces, level in zip(split, encode_cloud(encoder, cloud).levels, strict=True):
+            require_close(
+                pieces[number],
+                level.features,
+                what=f"voxels of a cloud of {len(cloud)} points, alone as in a batch",
+                fix="Choose and compute the voxels of a cloud from its own points.",
             )

@@ -185,8 +185,20 @@ def check_geometry_shared(make: Make) -> None:
 
 @conformance
 def check_large_clouds(make: Make) -> None:
-    """Give a row for every point beyond max_points, and treat smaller clouds as before."""
+    """Give a row for every point of a large cloud; one within max_points stays as it was."""
     encoder = make()
+    declared = encoder.capabilities.subsamples
+    require(
+        hasattr(encoder.config, "max_points") == declared,
+        expected=f"config.max_points {'there' if declared else 'not there'}, as declared",
+        got=f"settings {sorted(encoder.config.to_dict())}",
+        fix="Declare capabilities.subsamples if and only if the config has max_points.",
+    )
+    if not declared:
+        batch = make_batch(encoder, clouds := make_clouds((10, 400, 17)))
+        _require_shapes(encoder, batch, encode(encoder, batch), of="large clouds")
+        _require_alone_equals_batch(encoder, clouds)
+        return
     limited = rebuild(encoder, max_points=16)
     limited.load_state_dict(encoder.state_dict())
     clouds = make_clouds((10, 40, 17))

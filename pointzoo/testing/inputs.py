@@ -60,9 +60,10 @@ def check_channels(make: Make) -> None:
     )
     rich = rebuild_seeded(encoder, tuple(CHANNEL_FILL))
     names = tuple(channel.name for channel in rich.channel_contract)
+    values = 3 * len(CHANNEL_FILL) + (3 if encoder.capabilities.reads_coords else 0)
     require(
-        names == ("coords", *CHANNEL_FILL) and rich.in_channels == 3 + 3 * len(CHANNEL_FILL),
-        expected="coords and the channels of the config in the channel contract",
+        names == ("coords", *CHANNEL_FILL) and rich.in_channels == values,
+        expected=f"coords and the channels of the config in the channel contract, {values} values",
         got=f"{names}, in_channels {rich.in_channels}",
         fix="Leave channel_contract and in_channels as the base class has them.",
     )

@@ -12,7 +12,7 @@ from pointzoo.testing.build import (
     check_fresh_each_time,
     check_ready_to_use,
 )
-from pointzoo.testing.capabilities import check_class_attention, check_tokens
+from pointzoo.testing.capabilities import check_class_attention, check_levels, check_tokens
 from pointzoo.testing.forward import (
     check_alone_equals_batch,
     check_degenerate_clouds,
@@ -66,6 +66,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "channels": check_channels,
         "extract": check_extract,
         "tokens": check_tokens,
+        "levels": check_levels,
         "class_attention": check_class_attention,
         "every_parameter_learns": check_every_parameter_learns,
         "teacher_is_independent": check_teacher_is_independent,

@@ -126,13 +126,16 @@ def rebuild(encoder: PointEncoder, **changes: Any) -> PointEncoder:
 def tensors_of(output: EncoderOutput) -> dict[str, Tensor]:
     """Return what is there, by name."""
     named = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    for number, level in enumerate(named.pop("levels")):
+        parts = ("features", "coords", "grid_coords", "offsets")
+        named.update({f"levels[{number}].{part}": getattr(level, part) for part in parts})
     return {name: value for name, value in named.items() if value is not None}
 
 
 def features_of(output: EncoderOutput) -> dict[str, Tensor]:
     """Return the tensors that depend on the weights, by name."""
-    kept = ("scene", "point", "tokens")
-    return {name: value for name, value in tensors_of(output).items() if name in kept}
+    kept = ("scene", "point", "tokens", "features")
+    return {k: value for k, value in tensors_of(output).items() if k.split(".")[-1] in kept}
 
 
 def random_projection(output: EncoderOutput) -> Tensor:

@@ -23,6 +23,7 @@ from pointzoo.encoders.base import (
     Capabilities,
     EncoderConfig,
     EncoderOutput,
+    Level,
     PointEncoder,
     normalize_coords,
 )
@@ -113,6 +114,11 @@ class LenientConfig(PointwiseConfig):
 class ThawedConfig(PointwiseConfig):
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class UnlimitedConfig(EncoderConfig):
+    pass
 
 
 # What it returns
@@ -453,6 +459,72 @@ class TokensOfTheBatch(Extremes):
         return dataclasses.replace(output, tokens=output.tokens - output.tokens.mean(dim=0))
 
 
+class UndeclaredLevels(Extremes):
+    capabilities = dataclasses.replace(Extremes.capabilities, levels=False)
+
+
+class MissingLevels(Pointwise):
+    capabilities = dataclasses.replace(Pointwise.capabilities, levels=True)
+
+
+class CoarsestFirst(Extremes):
+    def forward(self, batch: PointBatch, **options: Any) -> EncoderOutput:
+        output = super().forward(batch, **options)
+        return dataclasses.replace(output, levels=output.levels[::-1])
+
+
+class OtherLevel(Extremes):
+    """Returns a level with something changed."""
+
+    def forward(self, batch: PointBatch, **options: Any) -> EncoderOutput:
+        output = super().forward(batch, **options)
+        levels = [dataclasses.replace(x, **self.changes(x)) for x in output.levels]
+        return dataclasses.replace(output, levels=tuple(levels))
+
+    def changes(self, level: Level) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class NarrowLevels(OtherLevel):
+    def changes(self, level: Level) -> dict[str, Any]:
+        return {"features": level.features[:, 1:]}
+
+
+class LevelsWithLeadingZero(OtherLevel):
+    def changes(self, level: Level) -> dict[str, Any]:
+        return {"offsets": level.offsets - level.offsets[0]}
+
+
+class LevelsElsewhere(OtherLevel):
+    def changes(self, level: Level) -> dict[str, Any]:
+        return {"coords": level.coords + 0.2}
+
+
+class RepeatedVoxels(OtherLevel):
+    def changes(self, level: Level) -> dict[str, Any]:
+        return {"grid_coords": level.grid_coords // 2}
+
+
+class LevelsOfTheBatch(OtherLevel):
+    def changes(self, level: Level) -> dict[str, Any]:
+        return {"features": level.features - level.features.mean(dim=0)}
+
+
+class HiddenLimit(Pointwise):
+    """Has a setting max_points, and does not say so."""
+
+    capabilities = dataclasses.replace(Pointwise.capabilities, subsamples=False)
+
+
+class NoLimit(Pointwise):
+    """Says that it subsamples, and has no setting for it."""
+
+    def __init__(self, config: UnlimitedConfig) -> None:
+        PointEncoder.__init__(self, config, out_channels=8, scene_channels=16)
+        self.embed = nn.Linear(self.in_channels, 8)
+        self.scene_head, self.point_head = nn.Linear(16, 16), nn.Linear(24, 8)
+
+
 class DeclaresAttention(Pointwise):
     capabilities = Capabilities(tokens=False, class_attention=True)
 
@@ -663,12 +735,15 @@ VICTIMS: tuple[Victim, ...] = (
     *_of("repeatable", RandomOrder, OwnGenerator, DrawsForNothing),
     *_of("inputs_untouched", MutatesInput, CountsCalls, GoesIntoTraining),
     *_of("geometry_shared", OtherGeometryInside, GeometryOfWeights),
-    *_of("large_clouds", Truncates, LimitsBatch),
+    *_of("large_clouds", Truncates, LimitsBatch, HiddenLimit),
+    Victim("large_clouds", _maker(NoLimit, UnlimitedConfig())),
     *_of("position_and_size", KeepsPosition, AlwaysUnitSphere),
     *_of("channels", DeafToChannels, FillsWithOne, ReadsMore, OtherContract),
     *_of("extract", SortsPoints, ForgetsItsMode, ModeOfItsOwn),
     *_of("tokens", UndeclaredTokens, MissingTokens, TokensWithoutPlaces, LeadingZero),
     *_of("tokens", TokensElsewhere, NarrowTokens, TokensOfTheBatch),
+    *_of("levels", UndeclaredLevels, MissingLevels, CoarsestFirst, NarrowLevels, LevelsElsewhere),
+    *_of("levels", LevelsWithLeadingZero, RepeatedVoxels, LevelsOfTheBatch),
     *_of("class_attention", DeclaresAttention, HidesAttention, Logits, KeepsClassToken),
     *_of("class_attention", AttentionToNothing, AttentionOverBatch),
     *_of("every_parameter_learns", DeadParameter, ZeroGradient, ExplodingGradient),

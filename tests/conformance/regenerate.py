@@ -43,7 +43,8 @@ def outputs(name: str, channels: tuple[str, ...], dtype: torch.dtype) -> dict[st
     encoder = build(name, channels=channels)
     _fill(encoder)
     sizes = (50, 1, 300)
-    rows = [_scatter((n, encoder.in_channels), salt) for salt, n in enumerate(sizes)]
+    width = 3 + encoder.feature_channels
+    rows = [_scatter((n, width), salt) for salt, n in enumerate(sizes)]
     batch = PointBatch.collate([r[:, :3] for r in rows], [r[:, 3:] for r in rows])
     with torch.no_grad():
         output = encoder.to(dtype)(batch.to(dtype=dtype))
