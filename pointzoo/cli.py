@@ -60,20 +60,36 @@ def _path(*names: str, help: str, required: bool = False, **options: Any) -> Cal
     "--encoder", default=DEFAULT_ENCODER, show_default=True, help="Name or weight folder."
 )
 @click.option("--pca", is_flag=True, help="Also write OUT.pca.ply and OUT.pca.png.")
+@click.option("--half", is_flag=True, help="Write features in float16: half the size.")
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")
-def features(files: tuple[Path, ...], out: Path, encoder: str, pca: bool, device: str) -> None:
+def features(
+    files: tuple[Path, ...], out: Path, encoder: str, pca: bool, half: bool, device: str
+) -> None:
     """Compute features of every point of FILE.
 
     The .npz holds point (N, C) in the order of the file, scene (D,), coords (N, 3), tokens (T, C)
     and token_coords (T, 3); .npy holds point alone; .ply the file's own fields and feature_0 ...
     With --pca, colours are the first three principal components of the features.
+
+    An encoder that works on voxels computes a large scan in tiles, in bounded memory, and writes it
+    a part at a time (.npy or .npz). If the run is killed, the same command goes on.
     """
+    import sys
+
     from pointzoo.export import export_features, plan_targets
     from pointzoo.zoo import load_encoder
 
     plan_targets(files, out)
     network = load_encoder(encoder, device=device)
-    for written in export_features(network, files, out, pca=pca):
+    for written in export_features(
+        network,
+        files,
+        out,
+        pca=pca,
+        half=half,
+        progress=sys.stderr.isatty(),
+        report=lambda line: click.echo(line, err=True),
+    ):
         click.echo(written)
 
 
@@ -126,7 +142,8 @@ def info(name: str) -> None:
         ("reads", ", ".join(channels)),
         ("point features", f"{found.out_channels} channels"),
         ("scene feature", f"{found.scene_channels} channels"),
-        ("points", f"any number; above {found.max_points:,} subsampled and interpolated back"),
+        ("points", "any number" if found.max_points is None else
+                   f"any number; above {found.max_points:,} subsampled and interpolated back"),
         ("pretrained", f"yes, {found.folder}" if found.pretrained else "no"),
         ("sha256", found.sha256 or "-"),
     ]

@@ -5,11 +5,12 @@ Shape legend: N points, C point channels, D scene channels, T tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,20 @@ from pointzoo import io
 from pointzoo.cloud import PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, FormatError
-from pointzoo.features import Features
-from pointzoo.io.files import replacing
+from pointzoo.features import Features, evaluating
+from pointzoo.io.chunks import CHUNK_POINTS, Chunks, CloudChunks
+from pointzoo.io.files import check_is_file, replacing
+from pointzoo.io.las import LasChunks
+from pointzoo.tasks.progress import Bar, progress_bar
+from pointzoo.tiling import VoxelEncoder, compute_tiles, to_half, whole_points
+from pointzoo.tiling.files import STREAMED, write_scan
+from pointzoo.tiling.store import FolderStore
 from pointzoo.viz import pca_colors, render_cloud
 
 FORMATS = (".npz", ".npy", ".ply")
+
+LARGEST_IN_MEMORY = 2 * 10**9
+"""Bytes of features that are held at once where a format or a picture needs all of them."""
 
 
 def export_features(
@@ -31,8 +41,15 @@ def export_features(
     out: Path,
     *,
     pca: bool = False,
+    half: bool = False,
+    progress: bool = False,
+    report: Callable[[str], object] = lambda _: None,
 ) -> list[Path]:
     """Compute the features of files and write them.
+
+    A scan that the encoder computes in tiles goes to ``.npz`` or ``.npy`` a part at a time, so that
+    memory does not grow with it. Finished tiles wait in ``.<name>.tiles`` beside the target: after
+    a run that was killed the same call goes on where it stopped.
 
     Args:
         encoder: Any encoder.
@@ -41,6 +58,9 @@ def export_features(
             is a folder, the folder that gets ``<stem>.npz`` for each; it is made if missing.
         pca: Also write ``<stem>.pca.ply`` and ``<stem>.pca.png``, coloured by the first three
             principal components of the point features of that file.
+        half: Write features in float16.
+        progress: Show progress on stderr.
+        report: Called with a line on every scan that was cut into tiles.
 
     Returns:
         All files written.
@@ -50,15 +70,90 @@ def export_features(
         PointzooError: A file cannot be read, or its points cannot be used.
     """
     targets = plan_targets(files, out)
+    if half and any(target.suffix.lower() == ".ply" for target in targets):
+        raise ConfigError(
+            expected="an output that holds float16, .npz or .npy",
+            got=".ply",
+            fix="Leave half out, or write another format.",
+        )
     written = []
     for file, target in zip(files, targets, strict=True):
-        cloud = io.read(file)
-        features = encoder.extract(cloud)
-        write_features(target, features, cloud)
+        scan = _open(encoder, file)
+        if isinstance(scan, PointCloud):
+            written += _export_cloud(encoder, scan, target, pca=pca, half=half)
+            continue
+        if pca or target.suffix.lower() not in STREAMED:
+            _require_fits(scan, encoder.out_channels)
+            written += _export_cloud(encoder, io.read(file), target, pca=pca, half=half)
+            continue
+        with progress_bar(file.name, shown=progress) as bar:
+            report(_export_scan(encoder, scan, target, half=half, bar=bar))
         written.append(target)
-        if pca:
-            written += _write_pca(target, features, cloud)
     return written
+
+
+def _open(encoder: PointEncoder, file: Path) -> PointCloud | Chunks:
+    """Read a file, or open it for reading in parts if the encoder needs tiles for it."""
+    limit = whole_points(encoder)
+    if limit is None:
+        return io.read(file)
+    if file.suffix.lower() in (".las", ".laz"):
+        check_is_file(file)
+        chunks = LasChunks(file, CHUNK_POINTS)
+        return chunks if len(chunks) > limit else io.read(file)
+    cloud = io.read(file)
+    if len(cloud) <= limit:
+        return cloud
+    return CloudChunks(cloud.replace(labels=None, fields={}))  # what no encoder reads is let go
+
+
+def _require_fits(scan: Chunks, channels: int) -> None:
+    size = len(scan) * channels * 4
+    if size > LARGEST_IN_MEMORY:
+        raise ConfigError(
+            expected=f"features of at most {LARGEST_IN_MEMORY / 1e9:.1f} GB for .ply and pictures",
+            got=f"{len(scan):,} points with {channels} features, {size / 1e9:.1f} GB",
+            fix="Write .npy or .npz, without pictures; these are written a part at a time.",
+        )
+
+
+def _export_cloud(
+    encoder: PointEncoder, cloud: PointCloud, target: Path, *, pca: bool, half: bool
+) -> list[Path]:
+    features = encoder.extract(cloud)
+    kept = dataclasses.replace(features, point=to_half(features.point)) if half else features
+    write_features(target, kept, cloud)
+    return [target, *(_write_pca(target, features, cloud) if pca else ())]
+
+
+def _export_scan(
+    encoder: PointEncoder, chunks: Chunks, target: Path, *, half: bool, bar: Bar
+) -> str:
+    """Compute a scan in tiles, write it, and return a line on how it was cut."""
+    stores: list[FolderStore] = []
+
+    def make_store(*what: Any) -> FolderStore:
+        bar.start("features", what[1])
+        stores.append(FolderStore(target.with_name(f".{target.name}.tiles"), *what))
+        return stores[0]
+
+    bar.start("reading", 2 * len(chunks))
+    with evaluating(encoder):
+        scan = compute_tiles(
+            cast(VoxelEncoder, encoder),
+            chunks,
+            half=half,
+            make_store=make_store,
+            after_points=bar.advance,
+            after_tile=bar.advance,
+        )
+    passes = 1 if target.suffix.lower() == ".npy" else 2
+    bar.start("writing", passes * len(chunks))
+    dtype = np.float16 if half else np.float32
+    write_scan(target, scan, chunks, dtype=dtype, after_points=bar.advance)
+    stores[0].remove()
+    again = f", {stores[0].resumed} of them from a run before" * bool(stores[0].resumed)
+    return scan.summary() + again
 
 
 def plan_targets(files: Sequence[Path], out: Path) -> list[Path]:

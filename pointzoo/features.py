@@ -20,7 +20,9 @@ from pointzoo.batch import PointBatch
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import CloudError, ConfigError, WeightError
 from pointzoo.io import read
+from pointzoo.io.chunks import CloudChunks
 from pointzoo.io.table import from_table
+from pointzoo.tiling import VoxelEncoder, compute_tiles, whole_points
 
 Source: TypeAlias = "str | os.PathLike[str] | PointCloud | NDArray[Any] | Tensor"
 """One cloud: a file, a :class:`PointCloud`, or an array (see :func:`cloud_from_array`)."""
@@ -98,7 +100,10 @@ def extract(
     """Compute the features of one cloud or of several.
 
     Runs in evaluation mode without gradients on the device that the encoder is on, and leaves the
-    encoder as it was. No random number is drawn. Files are read when their turn comes.
+    encoder as it was. No random number is drawn. Files are read when their turn comes. An encoder
+    with the capability ``tiles`` computes a cloud of more than 200,000 points in tiles
+    (:mod:`pointzoo.tiling`); the result is in memory all the same, ``pointzoo features`` streams
+    it to a file.
 
     Args:
         encoder: Any encoder of the zoo, or a module with the same interface.
@@ -129,9 +134,12 @@ def extract(
             fix="Pass a path, a cloud or an array.",
         )
     found: list[Features] = []
-    with _evaluating(encoder), torch.inference_mode():
+    with evaluating(encoder), torch.inference_mode():
         for clouds in _grouped(_track(sources, shown=progress), batch_points):
-            found += _extract_batch(encoder, clouds)
+            if _needs_tiles(encoder, clouds):
+                found.append(_extract_tiles(encoder, clouds[0]))
+            else:
+                found += _extract_batch(encoder, clouds)
     return found[0] if single else found
 
 
@@ -182,7 +190,7 @@ def cloud_from_array(array: NDArray[Any] | Tensor) -> PointCloud:
 
 
 @contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
+def evaluating(encoder: Encoder) -> Iterator[None]:
     """Switch every module to evaluation, and back to what each one was."""
     before = [(module, module.training) for module in encoder.modules()]
     try:
@@ -214,6 +222,22 @@ def _grouped(sources: Iterable[Source], batch_points: int) -> Iterator[list[Poin
         clouds.append(cloud)
         total += len(cloud)
     yield clouds
+
+
+def _needs_tiles(encoder: Encoder, clouds: Sequence[PointCloud]) -> bool:
+    limit = whole_points(encoder)
+    return limit is not None and len(clouds) == 1 and len(clouds[0]) > limit
+
+
+def _extract_tiles(encoder: Encoder, cloud: PointCloud) -> Features:
+    chunks = CloudChunks(cloud)
+    scan = compute_tiles(cast(VoxelEncoder, encoder), chunks)
+    point = np.empty((len(cloud), len(scan.scene)), np.float32)
+    start = 0
+    for chunk in chunks:
+        point[start : start + len(chunk)] = scan.rows(chunk.coords)
+        start += len(chunk)
+    return Features(point, scan.scene)
 
 
 def _extract_batch(encoder: Encoder, clouds: Sequence[PointCloud]) -> list[Features]:

@@ -24,7 +24,7 @@ WORDS = {
     "corpus ldraw": ["SOURCE", "--help", "--limit", "--out"],
     "corpus merge": ["CORPUS...", "--help", "--name", "--out"],
     "corpus sh3d": ["SOURCE...", "--help", "--out"],
-    "features": ["FILE...", "--device", "--encoder", "--help", "--out", "--pca"],
+    "features": ["FILE...", "--device", "--encoder", "--half", "--help", "--out", "--pca"],
     "info": ["NAME", "--help"],
     "inspect": ["FILE", "--help"],
     "list": ["[PATTERN]", "--commercial", "--help", "--pretrained", "--runs-here", "--untrained"],

@@ -20,6 +20,7 @@ import io
 import math
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1_000_000  # points decompressed at a time, so that memory follows the data, not the header
 _SHORTEST_HEADER = 227
+_LONGEST_HEADER = 375
 _FORMATS = (0, 1, 2, 3, 6, 7, 8)  # those without waveforms, smallest first
 _COORDS = ("X", "Y", "Z")
 _COLORS = ("red", "green", "blue")
@@ -56,7 +58,7 @@ def read_las(path: Path) -> RawCloud:
     laspy = _import_laspy()
     with parsing(path, "LAS"), np.errstate(all="ignore"):
         data = path.read_bytes()
-        _check_header(path, data)
+        _check_header(path, data[:_LONGEST_HEADER], len(data))
         with laspy.open(io.BytesIO(data), read_evlrs=False) as reader:
             header = reader.header
             chunks = [chunk.array for chunk in reader.chunk_iterator(_CHUNK)]
@@ -68,11 +70,69 @@ def read_las(path: Path) -> RawCloud:
             rows, header.point_format, header.scales, header.offsets
         )
         raw = columns.from_columns(_to_columns(points, header))
-        scale = None
-        if raw.colors is not None:
-            scale = 255.0 if raw.colors.max(initial=0) <= 255 else 65_535.0
+        scale = None if raw.colors is None else _full_scale(int(raw.colors.max(initial=0)))
         notes = () if unit else ("The file names no unit of length; it may be feet.",)
         return dataclasses.replace(raw, full_scale=scale, unit=unit, notes=notes)
+
+
+def _full_scale(largest: int) -> float:
+    """Return the colour that means 1: LAS has 16 bits, but many files fill only 8."""
+    return 255.0 if largest <= 255 else 65_535.0
+
+
+class LasChunks:
+    """The points of a LAS or LAZ file a part at a time, each time it is iterated.
+
+    A part has coordinates, colours and normals as the whole file has them (see :func:`read_las`),
+    no labels and no fields.
+    """
+
+    def __init__(self, path: Path, rows: int) -> None:
+        """Open the file; where it has colours, read it once for their scale.
+
+        Args:
+            path: The file.
+            rows: Points of a part.
+
+        Raises:
+            FormatError: The file is damaged, cut off or no LAS file.
+            MissingExtraError: laspy is not installed.
+        """
+        self._path, self._rows = path, rows
+        self._scale: float | None = None
+        with parsing(path, "LAS"):
+            with path.open("rb") as stream:
+                head = stream.read(_LONGEST_HEADER)
+            _check_header(path, head, path.stat().st_size)
+            with _import_laspy().open(path, read_evlrs=False) as reader:
+                self._count = int(reader.header.point_count)
+        largest = [raw.colors.max() for raw in self._raw() if raw.colors is not None]
+        if largest:
+            self._scale = _full_scale(max(map(int, largest)))
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return self._count
+
+    def __iter__(self) -> Iterator[PointCloud]:
+        """Yield the points in order."""
+        for raw in self._raw():
+            yield dataclasses.replace(raw, full_scale=self._scale).to_cloud()
+
+    def _raw(self) -> Iterator[RawCloud]:
+        seen = 0
+        with parsing(self._path, "LAS"):
+            with _import_laspy().open(self._path, read_evlrs=False) as reader:
+                names = set(reader.header.point_format.dimension_names)
+                kept = [n for n in (*_COLORS, *_NORMALS) if n in names]
+                for points in reader.chunk_iterator(self._rows):
+                    with np.errstate(all="ignore"):
+                        table = _coordinates(points, reader.header)
+                    table |= {name: np.array(points[name]) for name in kept}
+                    seen += len(points)
+                    yield columns.from_columns(table)
+            if seen != self._count:
+                raise malformed(self._path, "LAS", f"{seen} of {self._count} points are there")
 
 
 def _import_laspy() -> Any:
@@ -84,31 +144,34 @@ def _import_laspy() -> Any:
     return laspy
 
 
-def _check_header(path: Path, data: bytes) -> None:
+def _check_header(path: Path, head: bytes, size: int) -> None:
     """Refuse what would let laspy loop or allocate by a number that the file cannot hold."""
-    if len(data) < _SHORTEST_HEADER or data[:4] != b"LASF":
+    if len(head) < _SHORTEST_HEADER or head[:4] != b"LASF":
         raise malformed(path, "LAS", "it does not start with a LAS header")
-    header_size, start, records = struct.unpack_from("<HII", data, 94)
-    format_id, row_size, rows = struct.unpack_from("<BHI", data, 104)
-    if data[25] >= 4 and len(data) >= 255:
-        rows = struct.unpack_from("<Q", data, 247)[0]
-    if start > len(data) or records * 54 > max(0, start - header_size):
+    header_size, start, records = struct.unpack_from("<HII", head, 94)
+    format_id, row_size, rows = struct.unpack_from("<BHI", head, 104)
+    if head[25] >= 4 and len(head) >= 255:
+        rows = struct.unpack_from("<Q", head, 247)[0]
+    if start > size or records * 54 > max(0, start - header_size):
         raise malformed(path, "LAS", f"{records} records do not fit before the points")
     is_compressed = format_id & 0x80
-    if not is_compressed and rows * row_size > len(data) - start:
+    if not is_compressed and rows * row_size > size - start:
         raise malformed(path, "LAS", f"the header promises {rows} points, there are fewer")
 
 
 def _to_columns(points: Any, header: laspy.LasHeader) -> dict[str, NDArray[Any]]:
-    table: dict[str, NDArray[Any]] = {}
-    for name, key, scale, offset in zip("xyz", _COORDS, header.scales, header.offsets, strict=True):
-        table[name] = np.asarray(points[key]) * scale + offset
+    table = _coordinates(points, header)
     for name in points.point_format.dimension_names:
         if name not in table and name not in _COORDS:
             table[name] = np.array(points[name])
     if not table["classification"].any():
         del table["classification"]
     return table
+
+
+def _coordinates(points: Any, header: laspy.LasHeader) -> dict[str, NDArray[Any]]:
+    parts = zip("xyz", _COORDS, header.scales, header.offsets, strict=True)
+    return {name: np.asarray(points[key]) * scale + offset for name, key, scale, offset in parts}
 
 
 def _unit(header: laspy.LasHeader) -> str | None:

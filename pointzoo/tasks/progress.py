@@ -29,10 +29,10 @@ class Bar:
                 self.display.remove_task(task)
             self.display.add_task(f"{self.title}: {stage}", total=total)
 
-    def advance(self) -> None:
-        """Count one step."""
+    def advance(self, steps: int = 1) -> None:
+        """Count one step or several."""
         if self.display is not None:
-            self.display.advance(self.display.task_ids[-1])
+            self.display.advance(self.display.task_ids[-1], steps)
 
 
 @contextmanager
