@@ -25,9 +25,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from pointzoo.batch import PointBatch
 from pointzoo.cards import CARD_FILE, Card, render_card
 from pointzoo.cloud import FloatArray, PointCloud
-from pointzoo.encoders.base import EncoderConfig, PointEncoder
+from pointzoo.encoders.base import EncoderConfig, PointEncoder, normalize_coords
 from pointzoo.encoders.registry import ARCHITECTURES, build
 from pointzoo.errors import ConfigError, InputError, WeightError
 from pointzoo.features import cloud_from_array, extract
@@ -68,6 +69,7 @@ def save_encoder(
     *,
     architecture: str | None = None,
     card: Card | None = None,
+    readme: str = "",
     half: bool = True,
 ) -> Path:
     """Write an encoder as a weight folder that :func:`pointzoo.load_encoder` reads.
@@ -80,6 +82,7 @@ def save_encoder(
         folder: Where to write; the parent must exist.
         architecture: Its registered name; None finds it by class and config.
         card: The card; None writes a README that says that there is none.
+        readme: What the README says if there is no card.
         half: Store parameters in half precision where their values allow it.
 
     Returns:
@@ -97,13 +100,13 @@ def save_encoder(
     config = _describe(encoder, name, hashlib.sha256(data).hexdigest())
     stored = _assemble(config, tensors)
     config["fingerprint"] = fingerprint(stored)
-    readme = render_card(card) if card else f"# {target.name}\n\nThis weight has no card.\n"
+    bare = readme or f"# {target.name}\n\nThis weight has no card.\n"
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     staging.mkdir()
     try:
         (staging / MODEL_FILE).write_bytes(data)
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (staging / CARD_FILE).write_text(readme, encoding="utf-8")
+        (staging / CARD_FILE).write_text(render_card(card) if card else bare, encoding="utf-8")
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -206,14 +209,34 @@ def fingerprint(encoder: PointEncoder) -> dict[str, list[float]]:
         ``scene``: entries of the scene feature, evenly spaced; ``point_mean`` and ``point_std``:
         mean and deviation over the points of evenly spaced channels.
     """
-    features = extract(encoder, sample_cloud())
-    point = features.point.astype(np.float64)
+    scene, point = _sample_features(encoder)
     groups = {
-        "scene": _spread(features.scene),
+        "scene": _spread(scene),
         "point_mean": _spread(point.mean(axis=0)),
         "point_std": _spread(point.std(axis=0)),
     }
     return {name: [float(f"{v:.5g}") for v in values] for name, values in groups.items()}
+
+
+def _sample_features(encoder: PointEncoder) -> tuple[FloatArray, FloatArray]:
+    """Return scene and point features of :func:`sample_cloud`.
+
+    An encoder whose inputs have no names gets colours and normals of the sample, over and over.
+    """
+    cloud = sample_cloud()
+    if encoder.feature_channels == 3 * len(encoder.config.channels):
+        features = extract(encoder, cloud)
+        return features.scene, features.point.astype(np.float64)
+    assert cloud.colors is not None
+    assert cloud.normals is not None
+    both = np.concatenate([cloud.colors, cloud.normals], axis=1)
+    columns = np.arange(encoder.feature_channels) % both.shape[1]
+    coords = normalize_coords(cloud.coords, encoder.config.normalize)
+    batch = PointBatch.collate([torch.from_numpy(coords)], [torch.from_numpy(both[:, columns])])
+    with torch.no_grad():
+        output = encoder(batch)
+    assert output.point is not None
+    return output.scene[0].numpy(), output.point.double().numpy()
 
 
 def _spread(values: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pointzoo.encoders.base import EncoderConfig, PointEncoder
+from pointzoo.encoders.sparse_unet import SparseUNet, SparseUNetConfig
 from pointzoo.encoders.vit3d import ViT3D, ViT3DConfig
 from pointzoo.errors import UnknownNameError
 
@@ -52,6 +53,36 @@ _TABLE = (
         ViT3D,
         ViT3DConfig(dim=768, depth=12, heads=12, mlp_ratio=4.0, patch_widths=(64, 128, 512)),
         "3D-ViT, 12 blocks of width 768",
+    ),
+    Architecture(
+        "sparseunet_test",
+        SparseUNet,
+        SparseUNetConfig(
+            grid_size=0.2, base_channels=8, stage_channels=(8, 12, 12, 8), layers=(1, 1, 1, 1)
+        ),
+        "SparseUNet for tests",
+    ),
+    Architecture(
+        "sparseunet14",
+        SparseUNet,
+        SparseUNetConfig(
+            stage_channels=(32, 64, 128, 256, 128, 128, 96, 96), layers=(1, 1, 1, 1, 1, 1, 1, 1)
+        ),
+        "SparseUNet, one block a stage",
+    ),
+    Architecture(
+        "sparseunet18",
+        SparseUNet,
+        SparseUNetConfig(
+            stage_channels=(32, 64, 128, 256, 128, 128, 96, 96), layers=(2, 2, 2, 2, 2, 2, 2, 2)
+        ),
+        "SparseUNet, two blocks a stage",
+    ),
+    Architecture(
+        "sparseunet34",
+        SparseUNet,
+        SparseUNetConfig(),
+        "SparseUNet, 23 blocks (Pointcept's SpUNet-v1m1)",
     ),
 )
 
