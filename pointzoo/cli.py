@@ -5,7 +5,7 @@ Imports of the library stand inside the commands, so that ``pointzoo --help`` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from pointzoo.errors import PointzooError
 
 DEFAULT_ENCODER = "vit3d_tiny.dcglr_shapes"
 F = TypeVar("F", bound=Callable[..., Any])
+ConfigT = TypeVar("ConfigT")
 
 
 class _Failure(click.ClickException):
@@ -161,23 +162,82 @@ def info(name: str) -> None:
 
 
 @main.group()
+def convert() -> None:
+    """Turn checkpoints of other code bases into weight folders."""
+
+
+@convert.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@_path("-o", "--out", required=True, help="Weight folder to write.")
+@click.option("--color-range", default="-1..1", show_default=True,
+              type=click.Choice(["-1..1", "0..1"]), help="Of the colours in training.")  # fmt: skip
+@click.option("--channels", metavar="NAMES",
+              help="What the inputs are, such as colors,normals, or none.")  # fmt: skip
+@click.option("--grid-size", default=0.02, show_default=True, help="Of the voxels, metres.")
+@click.option("--stem-layout", type=click.Choice(["krsc", "native"]),
+              help="Of a stem of width 5, whose shape does not tell.")  # fmt: skip
+@click.option("--license", default="unknown", show_default=True, help="Of the weights.")
+@click.option("--half", is_flag=True, help="Store half precision.")
+def pointcept(checkpoint: Path, out: Path, channels: str | None, **options: Any) -> None:
+    """Convert a SpUNet-v1m1 of Pointcept: .pth or .safetensors, with or without heads.
+
+    Widths, depths and the number of inputs are read off the tensors. 3 inputs are taken as colours
+    and 6 as colours and normals unless --channels says otherwise. Heads are dropped.
+    """
+    from pointzoo.convert import convert_pointcept
+
+    names = None
+    if channels is not None:
+        names = [] if channels == "none" else [name.strip() for name in channels.split(",")]
+    click.echo(convert_pointcept(checkpoint, out, channels=names, **options).summary())
+
+
+@main.group()
 def pretrain() -> None:
     """Pretrain an encoder without labels."""
 
 
+def _training_options(encoder: str, presets: Sequence[str], config: str) -> Callable[[F], F]:
+    """Add the options that all trainers have."""
+    options = (
+        _path("--data", required=True, multiple=True, help="Data set; several are joined."),
+        _path("--out", required=True, help="Folder for checkpoint, log and weights."),
+        click.option("--encoder", default=encoder, show_default=True,
+                     help="Architecture, or a pretrained name or folder to go on from."),
+        click.option("--preset", default="paper", show_default=True, type=click.Choice(presets)),
+        click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT."),
+        click.option("--seed", type=int, help="Of everything random."),
+        click.option("--epochs", type=int, help="Passes over the data."),
+        click.option("--max-steps", type=int, help="Stop after this many steps."),
+        click.option("--batch-size", type=int, help="Clouds per step."),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+                     help=f"Any setting of {config}; a dot reaches inside."),
+    )  # fmt: skip
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _configured(
+    preset: ConfigT, given: Mapping[str, int | None], settings: tuple[str, ...]
+) -> ConfigT:
+    from pointzoo.settings import override, parse_settings
+
+    changes = {key: value for key, value in given.items() if value is not None}
+    return override(preset, {**changes, **parse_settings(settings)})
+
+
+def _echo_run(result: Any) -> None:
+    state = "finished" if result.finished else "stopped; --resume goes on"
+    click.echo(f"{result.weights}  (step {result.steps}, {state})")
+
+
 @pretrain.command()
-@_path("--data", required=True, multiple=True, help="Data set; several are joined.")
-@_path("--out", required=True, help="Folder for checkpoint, log and weights.")
-@click.option("--encoder", default="vit3d_tiny", show_default=True,
-              help="Architecture, or a pretrained name or folder to go on from.")  # fmt: skip
-@click.option("--preset", default="paper", show_default=True, type=click.Choice(["paper", "cpu"]))
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
-@click.option("--seed", type=int, help="Of everything random.")
-@click.option("--epochs", type=int, help="Passes over the data.")
-@click.option("--max-steps", type=int, help="Stop after this many steps.")
-@click.option("--batch-size", type=int, help="Clouds per step.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Any setting of DCGLRConfig; a dot reaches inside.")  # fmt: skip
+@_training_options("vit3d_tiny", ["paper", "cpu"], "DCGLRConfig")
 def dcglr(
     data: tuple[Path, ...],
     out: Path,
@@ -195,15 +255,40 @@ def dcglr(
     from pointzoo.data import open_dataset
     from pointzoo.data.joined import join_datasets
     from pointzoo.pretrain.dcglr import PRESETS, run
-    from pointzoo.settings import override, parse_settings
 
-    changes = {key: value for key, value in given.items() if value is not None}
-    config = override(PRESETS[preset], {**changes, **parse_settings(settings)})
+    config = _configured(PRESETS[preset], given, settings)
     dataset = join_datasets([open_dataset(path) for path in data])
     network = zoo.start_encoder(encoder, seed=config.seed)
-    result = run(config, dataset, out, encoder=network, resume=resume)
-    state = "finished" if result.finished else "stopped; --resume goes on"
-    click.echo(f"{result.weights}  (step {result.steps}, {state})")
+    _echo_run(run(config, dataset, out, encoder=network, resume=resume))
+
+
+@pretrain.command()
+@_training_options("sparseunet14", ["paper", "pointcept", "cpu"], "MSCConfig")
+@click.option("--split", default="train", show_default=True,
+              help="Part of data sets that have parts; all for everything.")  # fmt: skip
+def msc(
+    data: tuple[Path, ...],
+    out: Path,
+    encoder: str,
+    preset: str,
+    resume: bool,
+    settings: tuple[str, ...],
+    split: str,
+    **given: int | None,
+) -> None:
+    """Pretrain with Masked Scene Contrast: contrast and reconstruction of masked scenes.
+
+    A new ENCODER gets the voxels of the views (--set views.grid_size=0.05, metres). OUT/weights is
+    a weight folder at any time; load it with pointzoo.load_encoder.
+    """
+    from pointzoo import zoo
+    from pointzoo.pretrain.msc import PRESETS, run
+    from pointzoo.pretrain.sources import open_training
+
+    config = _configured(PRESETS[preset], given, settings)
+    dataset = open_training(data, split)
+    network = zoo.start_encoder(encoder, seed=config.seed, grid_size=config.views.grid_size)
+    _echo_run(run(config, dataset, out, encoder=network, resume=resume))
 
 
 @main.command()
@@ -291,6 +376,23 @@ def sh3d(sources: tuple[Path, ...], out: Path) -> None:
     from pointzoo.data.builders import build_sh3d
 
     click.echo(build_sh3d(sources, out))
+
+
+@corpus.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True,
+                type=click.Path(path_type=Path))  # fmt: skip
+@_path("-o", "--out", required=True, help="Folder of rooms to write.")
+@click.option("--train", default=300, show_default=True, help="Rooms of the training furniture.")
+@click.option("--test", default=60, show_default=True, help="Rooms of furniture kept for testing.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other rooms.")
+@click.option("--frames", default=0, show_default=True, help="RGB-D frames to keep of each room.")
+def rooms(
+    sources: tuple[Path, ...], out: Path, train: int, test: int, seed: int, frames: int
+) -> None:
+    """Compose and scan rooms; a SOURCE is a .sh3f file of furniture, or a folder with some."""
+    from pointzoo.data.builders.rooms import build_rooms
+
+    click.echo(build_rooms(sources, out, train=train, test=test, seed=seed, frames=frames))
 
 
 @corpus.command()

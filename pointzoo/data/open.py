@@ -16,6 +16,7 @@ from pointzoo.data.readers import (
     read_scanobjectnn,
     read_shapenet,
 )
+from pointzoo.data.rooms import is_rooms, read_rooms
 from pointzoo.errors import FormatError
 
 _SHAPENET = "shapenet57448xyzonly.npz"
@@ -27,7 +28,7 @@ def open_dataset(
 ) -> PointDataset:
     """Open a data set of point clouds; the layout is told from the names of the files.
 
-    A corpus folder, ShapeNet, ModelNet40 as text or HDF5, ScanObjectNN (see
+    A corpus folder, a folder of rooms, ShapeNet, ModelNet40 as text or HDF5, ScanObjectNN (see
     :mod:`pointzoo.data.readers`), or a folder of files sorted by class (see
     :func:`~pointzoo.data.folder.read_folder`).
 
@@ -66,6 +67,8 @@ def _open_file(path: Path, split: Split | None) -> PointDataset:
 
 def _open_known(path: Path, split: Split | None) -> PointDataset | None:
     """Open a folder of a published layout, None if it has none of them."""
+    if is_rooms(path):
+        return read_rooms(path, split)
     if (path / "manifest.json").is_file() and (path / "coords.npy").is_file():
         if split is not None:
             raise no_split(path, split)

@@ -43,6 +43,7 @@ class Model:
         size: Width, depth and height in metres.
         rotation: (9,) row-major rotation to apply to the file's vertices.
         creator: Who made it.
+        top: Height in metres at which other things stand on it; None where nothing can.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Model:
     size: tuple[float, float, float]
     rotation: tuple[float, ...]
     creator: str
+    top: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Part:
         uv: (T, 3, 2) texture coordinates, or None.
         image: (height, width, 3) uint8 texture, or None.
         color: (3,) uint8 sRGB, where there is no texture.
+        opacity: 1 for what one cannot see through.
     """
 
     triangles: NDArray[np.float64]
     uv: NDArray[np.float64] | None
     image: NDArray[np.uint8] | None
     color: NDArray[np.uint8]
+    opacity: float = 1.0
 
 
 def read_catalogue(archive: zipfile.ZipFile) -> Catalogue:
@@ -119,6 +123,7 @@ def _model(item: dict[str, str]) -> Model:
     width, depth, height = (float(item[k]) * METRES_PER_UNIT for k in ("width", "depth", "height"))
     rotation = tuple(map(float, item.get("modelRotation", "1 0 0 0 1 0 0 0 1").split()))
     path = item["model"].lstrip("/")
+    top = float(item.get("dropOnTopElevation", item["height"])) * METRES_PER_UNIT
     return Model(
         id=item.get("id", path),
         name=item["name"],
@@ -127,6 +132,7 @@ def _model(item: dict[str, str]) -> Model:
         size=(width, depth, height),
         rotation=rotation,
         creator=item.get("creator", "unknown"),
+        top=top if top >= 0 else None,
     )
 
 
@@ -205,11 +211,23 @@ def _part(mesh: Any, triangles: NDArray[np.float64]) -> Part:
     material = getattr(visual, "material", None)
     diffuse = getattr(material, "diffuse", None)
     color = np.asarray(diffuse if diffuse is not None else (160, 160, 160, 255))[:3]
+    color = color.astype(np.uint8)
+    opacity = _opacity(getattr(material, "kwargs", {}))
     uv, image = getattr(visual, "uv", None), getattr(material, "image", None)
     if uv is None or image is None:
-        return Part(triangles, None, None, color.astype(np.uint8))
+        return Part(triangles, None, None, color, opacity)
     pixels = np.asarray(image.convert("RGB"))
-    return Part(triangles, np.asarray(uv)[mesh.faces], pixels, color.astype(np.uint8))
+    return Part(triangles, np.asarray(uv)[mesh.faces], pixels, color, opacity)
+
+
+def _opacity(material: Mapping[str, Any]) -> float:
+    """Opacity that a material states, by ``d`` or by its opposite ``Tr``."""
+    try:
+        if "d" in material:
+            return float(material["d"][-1])
+        return 1.0 - float(material["tr"][-1]) if "tr" in material else 1.0
+    except (ValueError, IndexError):
+        return 1.0
 
 
 def sample_colors(parts: list[Part], sample: SurfaceSample) -> NDArray[np.uint8]:
