@@ -19,6 +19,11 @@ from pointzoo.zoo import create_encoder, load_encoder
 
 WORDS = {
     "": ["--help", "--version"],
+    "convert": ["--help"],
+    "convert pointcept": [
+        "CHECKPOINT", "--channels", "--color-range", "--grid-size", "--half", "--help", "--license",
+        "--out", "--stem-layout",
+    ],
     "corpus": ["--help"],
     "corpus infinigen": ["PYTHON", "--help", "--out", "--rounds", "--work", "--workers"],
     "corpus ldraw": ["SOURCE", "--help", "--limit", "--out"],
