@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import os
 from collections.abc import Mapping
@@ -158,19 +159,23 @@ def load_encoder(
         ) from error
 
 
-def start_encoder(source: str | os.PathLike[str], *, seed: int = 0) -> PointEncoder:
+def start_encoder(source: str | os.PathLike[str], *, seed: int = 0, **config: Any) -> PointEncoder:
     """Return what a training starts from: random weights of an architecture, or pretrained ones.
 
     Args:
         source: A registered architecture, a registered weight, or a weight folder.
         seed: Seed of the random weights; pretrained ones do not need it.
+        config: Settings of an architecture that differ from its own; those that it does not have
+            are left out, and pretrained weights keep theirs.
 
     Raises:
         UnknownNameError: ``source`` is none of these.
         WeightError: See :func:`load_encoder`.
     """
     if isinstance(source, str) and source in ARCHITECTURES:
-        return create_encoder(source, seed=seed)
+        known = {field.name for field in dataclasses.fields(ARCHITECTURES[source].config)}
+        own = {key: value for key, value in config.items() if key in known}
+        return create_encoder(source, seed=seed, **own)
     return load_encoder(source)
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from pointzoo import metrics
+from pointzoo.cloud import PointCloud
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.features import extract
 
-CLOUDS = 512
-"""Clouds of the data set that a check looks at, evenly spaced."""
 
-
-def measure_health(encoder: PointEncoder, data: PointDataset) -> dict[str, float]:
+def measure_health(
+    encoder: PointEncoder,
+    data: PointDataset,
+    *,
+    clouds: int = 512,
+    look_at: Callable[[PointCloud], PointCloud] | None = None,
+) -> dict[str, float]:
     """Measure whether scene features are varied and whether neighbours share a class.
 
     Args:
         encoder: Put into evaluation mode meanwhile.
-        data: Up to :data:`CLOUDS` clouds are encoded.
+        data: The data set.
+        clouds: Up to this many of its clouds, evenly spaced, are encoded.
+        look_at: Gives the part of each that is encoded; None: all of it.
 
     Returns:
         ``feature_std`` (1 for isotropic features, 0 after a collapse), ``effective_rank``, and
         ``knn_accuracy`` (leave one out, k = 20, cosine) where there are labels.
     """
-    rows = np.unique(np.linspace(0, len(data) - 1, CLOUDS).round().astype(np.int64))
-    found = extract(encoder, [data[int(row)] for row in rows])
+    rows = np.unique(np.linspace(0, len(data) - 1, clouds).round().astype(np.int64))
+    shown = [data[int(row)] for row in rows]
+    found = extract(encoder, shown if look_at is None else list(map(look_at, shown)))
     scenes = torch.from_numpy(np.stack([features.scene for features in found]))
     health = {
         "feature_std": metrics.feature_std(scenes),

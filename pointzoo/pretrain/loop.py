@@ -29,7 +29,7 @@ from pointzoo.encoders.registry import ARCHITECTURES
 from pointzoo.errors import CollapseError, ConfigError, TrainingError
 from pointzoo.pretrain.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from pointzoo.pretrain.health import bfloat16_pays, measure_health
-from pointzoo.pretrain.objective import Clock, Objective, Precision, Runtime, TrainingConfig
+from pointzoo.pretrain.objective import Clock, Objective, Runtime, TrainingConfig
 from pointzoo.pretrain.report import Report
 from pointzoo.pretrain.samples import Plan, Samples, step_generator
 from pointzoo.weights import save_encoder
@@ -98,7 +98,7 @@ class _Run:
         self.clock = _clock(config, data)
         self.checkpoint = out / CHECKPOINT
         stored = self._stored(resume=resume)
-        self.precision = _precision(config.precision, stored)
+        self.precision = _precision(objective, stored)
         # accelerate's own mixed precision cannot change within a process; bfloat16 needs no scaler.
         # An objective need not use every parameter of an encoder (a head for points).
         self.accelerator = Accelerator(
@@ -106,7 +106,7 @@ class _Run:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         objective.to(self.accelerator.device).train()
-        self.optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=0.0, fused=True)
+        self.optimizer = objective.optimizer()
         self.step = int(stored["step"]) if stored else 0
         if stored:
             load_checkpoint(self.checkpoint, objective, self.optimizer)
@@ -217,6 +217,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = values["lr"]
             group["weight_decay"] = values["weight_decay"] if group["decays"] else 0.0
+            if "momentum" in values:
+                group["momentum"] = values["momentum"]
         generator = step_generator(self.config.seed, self.step, self.accelerator.process_index)
         torch.manual_seed(generator.initial_seed() % 2**63)  # for layers that draw (dropout)
         loss, logged = self.objective.loss(batch.to(self.accelerator.device), generator)
@@ -266,7 +268,12 @@ class _Run:
         """Measure the exported encoder, write its weights, and stop after a collapse."""
         if not self.accelerator.is_main_process:
             return
-        self.health = measure_health(self.objective.exported, self.data)
+        self.health = measure_health(
+            self.objective.exported,
+            self.data,
+            clouds=self.objective.health_clouds,
+            look_at=self.objective.look_at,
+        )
         report.health(self.step, self.health)
         if self.weights is not None:
             save_encoder(self.objective.exported, self.weights)
@@ -274,7 +281,7 @@ class _Run:
         reason = self.objective.collapsed({**self.last, **self.health}) if self.last else None
         if reason:
             raise CollapseError(
-                expected="features that tell clouds apart",
+                expected="features that tell clouds and points apart",
                 got=f"a collapse at step {self.step}: {reason}",
                 fix="Lower the learning rate or the teacher temperature, or warm up longer.",
             )
@@ -325,10 +332,12 @@ def _clock(config: TrainingConfig, data: PointDataset) -> Clock:
     return Clock(steps, total, config.batch_size)
 
 
-def _precision(wanted: Precision, stored: Mapping[str, Any] | None) -> str:
+def _precision(objective: Objective, stored: Mapping[str, Any] | None) -> str:
     """Return fp32 or bf16; a resumed run keeps what it began with, whatever is measured today."""
+    wanted = objective.config.precision
     if wanted != "auto":
         return wanted
     if stored:
         return str(stored["precision"])
-    return "bf16" if bfloat16_pays() else "fp32"
+    pays = objective.bfloat16_pays()
+    return "bf16" if (bfloat16_pays() if pays is None else pays) else "fp32"

@@ -7,7 +7,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -103,7 +103,10 @@ class Objective(nn.Module, ABC):
     Attributes:
         config: Settings of the run.
         runtime: Set by :func:`train`.
+        health_clouds: Clouds that a health check encodes, evenly spaced over the data set.
     """
+
+    health_clouds: ClassVar[int] = 512
 
     def __init__(self, config: TrainingConfig) -> None:
         """Keep the settings."""
@@ -143,11 +146,26 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return AdamW's groups; ``decays`` says whether a group has weight decay."""
+        """Return the optimizer's groups; ``decays`` says whether a group has weight decay."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer of :meth:`parameter_groups`; the default is AdamW."""
+        return torch.optim.AdamW(self.parameter_groups(), lr=0.0, fused=True)
 
     @abstractmethod
     def schedule(self, step: int, clock: Clock) -> dict[str, float]:
-        """Return ``lr`` and ``weight_decay`` of a step."""
+        """Return ``lr``, ``weight_decay`` and, where it changes, ``momentum`` of a step."""
+
+    def bfloat16_pays(self) -> bool | None:
+        """Say whether this trainer is faster in bfloat16 here, for precision ``auto``.
+
+        None, the default, leaves it to the speed of matrix products.
+        """
+        return None
+
+    def look_at(self, cloud: PointCloud) -> PointCloud:
+        """Return the part of a cloud that a health check encodes; the default is all of it."""
+        return cloud
 
     @abstractmethod
     def after_backward(self, step: int, clock: Clock) -> None:
