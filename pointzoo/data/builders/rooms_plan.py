@@ -166,10 +166,14 @@ class Plan:
             high: (3,) highest corner.
             aisles: Whether the free space before furniture counts as taken.
         """
+        if not self.inside(low, high):
+            return False
         solids = [*self.solids, *self.aisles] if aisles else self.solids
-        return self.inside(low, high) and not any(
-            (low < s.high - _SLACK).all() and (high > s.low + _SLACK).all() for s in solids
-        )
+        if not solids:
+            return True
+        lows = np.array([solid.low for solid in solids])
+        highs = np.array([solid.high for solid in solids])
+        return not ((low < highs - _SLACK) & (high > lows + _SLACK)).all(axis=1).any()
 
     def block(self, low: Sequence[float], high: Sequence[float]) -> None:
         """Keep a box free of furniture."""
@@ -235,7 +239,7 @@ class Plan:
         gap: float = 0.02,
         front: float = 0.0,
         scale: float = 1.0,
-        tries: int = 14,
+        tries: int = 36,
     ) -> Item | None:
         """Put a piece with its back to a wall.
 
@@ -296,7 +300,7 @@ class Plan:
         self.aisles.append(Solid(np.array([*(low + shrink), 0.03]), np.array([*(high - shrink), 2])))
 
     def put_free(
-        self, piece: Piece, *, margin: float = 0.3, tries: int = 14, turned: bool = False
+        self, piece: Piece, *, margin: float = 0.3, tries: int = 30, turned: bool = False
     ) -> Item | None:
         """Put a piece anywhere on the floor."""
         for _ in range(tries):

@@ -37,7 +37,7 @@ def _chance(plan: Plan, probability: float) -> bool:
     return bool(plan.rng.random() < probability)
 
 
-def _at_wall(plan: Plan, role: str, *, front: float = 0.0, tries: int = 14) -> Item | None:
+def _at_wall(plan: Plan, role: str, *, front: float = 0.0, tries: int = 36) -> Item | None:
     """Put a piece of a role to any wall, with less space before it where there is none."""
     for space in (front, front / 4):
         piece = plan.pick(role)
@@ -50,6 +50,8 @@ def _at_wall(plan: Plan, role: str, *, front: float = 0.0, tries: int = 14) -> I
 def _living(plan: Plan) -> None:
     role = "sofa_corner" if _chance(plan, 0.25) and plan.size[:2].min() > 3.4 else "sofa"
     sofa = _at_wall(plan, role, front=0.5) or _at_wall(plan, "sofa", front=0.4)
+    if sofa is None and (piece := plan.pick("sofa")) is not None:
+        sofa = plan.put_free(piece, margin=0.1)
     if sofa is not None and sofa.piece is not None:
         _around_sofa(plan, sofa, sofa.piece)
     for _ in range(int(plan.rng.integers(0, 3))):
@@ -709,7 +711,7 @@ def _fill(plan: Plan, kind: str) -> None:
         elif _chance(plan, 0.25):
             _shelves(plan, 1)
         else:
-            _decorate(plan, _at_wall(plan, role, tries=6))
+            _decorate(plan, _at_wall(plan, role, tries=12))
 
 
 def _everywhere(plan: Plan, kind: str) -> None:

@@ -202,3 +202,27 @@ def door_leaf(rng: np.random.Generator, width: float, height: float) -> Mesh:
     knob = plain(textures.pick_color(rng, (0.0, 0.3), (0.3, 0.8)))
     parts.append(box((0.12, 0.14, 0.03), knob, position=(width - 0.1, 0, height * 0.48)))
     return join(parts)
+
+
+def window_frame(rng: np.random.Generator, width: float, height: float, *, glass: bool) -> Mesh:
+    """A window with panes; hangs with its back on y = 0."""
+    image = textures.wood(rng)
+    bar, depth = float(rng.uniform(0.045, 0.08)), float(rng.uniform(0.06, 0.1))
+    y = -depth / 2
+    panes = int(rng.integers(1, 4))
+    posts = [
+        box((bar, depth, height), image, position=(x, y, 0))
+        for x in np.linspace(-width / 2 + bar / 2, width / 2 - bar / 2, panes + 1)
+    ]
+    levels = [0.0, height - bar]
+    if rng.random() < 0.4:
+        levels.append(height * float(rng.uniform(0.3, 0.7)))
+    rails = [box((width, depth, bar), image, position=(0, y, z)) for z in levels]
+    board = [box((width + 0.1, 0.2, 0.03), image, position=(0, -0.1 - depth / 2, -0.03))]
+    parts = [*posts, *rails, *board]
+    if glass:
+        sky = plain(textures.pick_color(rng, (0.0, 0.25), (0.6, 1.0)))
+        low, high = -width / 2, width / 2
+        corners = [[(low, y, 0), (high, y, 0), (high, y, height), (low, y, height)]]
+        parts.append(quads(corners, sky))
+    return join(parts)

@@ -12,6 +12,7 @@ from pointzoo.data.builders import rooms_textures as textures
 from pointzoo.data.builders.rooms_mesh import Image, Mesh, box, join, plain, quads
 from pointzoo.data.builders.rooms_pieces import Piece
 from pointzoo.data.builders.rooms_plan import Opening, Plan, Wall
+from pointzoo.data.builders.rooms_roles import Use
 from pointzoo.data.rooms import SCANNET20
 
 WALL, FLOOR, DOOR = (SCANNET20.index(name) for name in ("wall", "floor", "door"))
@@ -32,17 +33,25 @@ def cut_openings(plan: Plan, kind: str) -> None:
         door = double
     if door is not None:
         _add_opening(plan, door, "door", 0.0)
-        if rng.random() < 0.25 and (second := plan.pick("door")) is not None:
+        if rng.random() < 0.12 and (second := plan.pick("door")) is not None:
             _add_opening(plan, second, "door", 0.0)
-    count = int(rng.choice([0, 1, 2, 3], p=[0.1, 0.45, 0.35, 0.1]))
+    count = int(rng.choice([0, 1, 2], p=[0.12, 0.55, 0.33]))
     if kind == "bathroom":
         count = int(rng.random() < 0.5)
-    for _ in range(count):
-        window = plan.pick("window")
-        if window is not None:
-            french = window.size[2] > 1.6
-            sill = 0.02 if french else min(rng.uniform(0.75, 1.1), 2.2 - window.size[2])
-            _add_opening(plan, window, "window", float(sill))
+    style = rng.random()
+    for k in range(count):
+        window = plan.pick("window", lambda piece: k == 0 or piece.size[2] < 1.6)
+        if window is None or style < 0.5:
+            window = _drawn_window(rng)
+        french = window.size[2] > 1.6
+        sill = 0.02 if french else min(rng.uniform(0.75, 1.1), 2.2 - window.size[2])
+        _add_opening(plan, window, "window", float(sill))
+
+
+def _drawn_window(rng: np.random.Generator) -> Piece:
+    size = np.array([rng.uniform(0.6, 1.9), 0.1, rng.uniform(0.8, 1.35)])
+    mesh = props.window_frame(rng, size[0], size[2], glass=bool(rng.random() < 0.4))
+    return Piece("", Use("window", WINDOW), mesh, size, None, "window")
 
 
 def _add_opening(plan: Plan, piece: Piece, kind: str, low: float) -> None:
@@ -84,7 +93,7 @@ def _fill_door(plan: Plan, wall: Wall, opening: Opening, piece: Piece) -> None:
     rng = plan.rng
     middle = (opening.left + opening.right) / 2
     width = opening.right - opening.left
-    _keep_free(plan, wall, opening, 0.9 if width < 1.2 else 0.6, 0.0)
+    _keep_free(plan, wall, opening, 0.8 if width < 1.2 else 0.6, 0.0)
     draw = rng.random()
     if draw < 0.6 or width > 1.2:
         depth = piece.size[1]
@@ -140,9 +149,9 @@ def _fill_window(plan: Plan, wall: Wall, opening: Opening, piece: Piece) -> None
     place = _at(wall, middle, 0.05 - piece.size[1] / 2)
     item = plan.add_mesh(mesh.moved([*place, opening.low], wall.yaw), WINDOW, solid=False)
     plan.items[-1] = type(item)(item.mesh, WINDOW, item.instance, piece)
-    _keep_free(plan, wall, opening, 0.3, max(opening.low, 0.95))
+    _keep_free(plan, wall, opening, 0.25, max(opening.low, 0.95))
     if opening.low < 0.3:
-        _keep_free(plan, wall, opening, 0.7, 0.0)
+        _keep_free(plan, wall, opening, 0.5, 0.0)
     elif rng.random() < 0.5:
         radiator = plan.pick("radiator", lambda p: p.size[2] < opening.low - 0.05)
         if radiator is not None:
