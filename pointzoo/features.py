@@ -232,7 +232,7 @@ def _needs_tiles(encoder: Encoder, clouds: Sequence[PointCloud]) -> bool:
 def _extract_tiles(encoder: Encoder, cloud: PointCloud) -> Features:
     chunks = CloudChunks(cloud)
     scan = compute_tiles(cast(VoxelEncoder, encoder), chunks)
-    point = np.empty((len(cloud), len(scan.scene)), np.float32)
+    point = np.empty((len(cloud), scan.channels), np.float32)
     start = 0
     for chunk in chunks:
         point[start : start + len(chunk)] = scan.rows(chunk.coords)

@@ -23,6 +23,7 @@ class Toy(nn.Module):
     receptive_field = 1 + 4 + 3 + 1
     grid_size = 0.1
     capabilities = SimpleNamespace(tiles=True)
+    config = SimpleNamespace(normalize="center", point_features="nearest")
 
     def __init__(self) -> None:
         super().__init__()

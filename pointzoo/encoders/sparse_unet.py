@@ -34,7 +34,7 @@ from pointzoo.encoders.base import (
     PointEncoder,
 )
 from pointzoo.encoders.sparse_blocks import Down, Stage, Submanifold, Up
-from pointzoo.encoders.voxelize import VoxelGeometry, voxelize
+from pointzoo.encoders.voxelize import VoxelGeometry, keep_voxels, voxelize
 from pointzoo.errors import CloudError, ConfigError
 from pointzoo.ops.sparse import StrideMap, VoxelGrid
 
@@ -87,7 +87,9 @@ class SparseUNetConfig(EncoderConfig):
         named = 3 * len(self.channels)
         if self.in_channels == named:
             object.__setattr__(self, "in_channels", None)
-        elif self.in_channels is not None and (self.channels or self.in_channels < 0):
+        elif self.in_channels is not None and (
+            self.channels or not isinstance(self.in_channels, int) or self.in_channels < 0
+        ):
             raise ConfigError(
                 expected=f"in_channels {named}, three for each of the channels {self.channels}",
                 got=str(self.in_channels),
@@ -190,14 +192,25 @@ class SparseUNet(PointEncoder):
             reach += 2 * stride * blocks + stride
         return reach
 
+    def preprocess(self, cloud: PointCloud) -> tuple[Tensor, Tensor]:
+        """See :meth:`PointEncoder.preprocess`; no point changes its voxel by rounding to float32.
+
+        Raises:
+            CloudError: See there.
+        """
+        coords, features = super().preprocess(cloud)
+        if self.config.normalize == "center":
+            coords = keep_voxels(coords, cloud.coords, self.config.grid_size)
+        return coords, features
+
     def point_channels(self, cloud: PointCloud) -> FloatArray:
         """Return what the network reads of each point, (N, C); a voxel gets their mean.
 
         Raises:
             CloudError: See :meth:`preprocess`.
         """
-        _, features = self.preprocess(cloud)
-        values: FloatArray = self.network_input(features).numpy()
+        channels = torch.from_numpy(self.read_channels(cloud.require_usable()))
+        values: FloatArray = self.network_input(channels).numpy()
         return values
 
     def network_input(self, features: Tensor) -> Tensor:

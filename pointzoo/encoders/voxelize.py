@@ -13,8 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pointzoo import ops
+from pointzoo.cloud import FloatArray
 from pointzoo.ops import ragged
 from pointzoo.ops.sparse import VoxelGrid
+
+
+_LAST_BITS = 8  # of float32; moving a cloud and its lowest point rounds twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,30 @@ def voxelize(
         offset = relative / grid_size - grid.coords[sample.inverse]  # -0.5..0.5 from the centre
         around, weights = _surrounding(grid, sample.inverse, offset)
     return VoxelGeometry(grid, grid_size, low, sample.inverse, around, weights)
+
+
+def keep_voxels(seen: Tensor, coords: FloatArray, grid_size: float) -> Tensor:
+    """Move float32 coordinates by their last bits where rounding put them into another voxel.
+
+    Then :func:`voxelize` finds in float32 what it would find in float64, as far as float32 can tell
+    the voxels apart.
+
+    Args:
+        seen: (N, 3) float32, ``coords`` moved.
+        coords: (N, 3) float64.
+        grid_size: Edge of a voxel.
+    """
+    relative = torch.from_numpy(coords - coords.min(axis=0))
+    wanted = ((relative + grid_size / 2) / grid_size).floor()
+    for _ in range(_LAST_BITS):
+        exact = seen.double()
+        found = ((exact - exact.amin(dim=0) + grid_size / 2) / grid_size).floor()
+        wrong = found != wanted
+        if not bool(wrong.any()):
+            break
+        aim = torch.where(found > wanted, -torch.inf, torch.inf).to(seen.dtype)
+        seen = torch.where(wrong, torch.nextafter(seen, aim), seen)
+    return seen
 
 
 def _surrounding(grid: VoxelGrid, voxel: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

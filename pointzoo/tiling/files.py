@@ -46,7 +46,7 @@ def write_scan(
         FormatError: The ending is another one.
     """
     rows = _counted((scan.rows(chunk.coords).astype(dtype) for chunk in chunks), after_points)
-    shape = (scan.table.points, len(scan.scene))
+    shape = (scan.table.points, scan.channels)
     ending = path.suffix.lower()
     if ending not in STREAMED:
         raise FormatError(

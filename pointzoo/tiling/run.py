@@ -27,9 +27,14 @@ _READ = 65_536  # rows of the store that are averaged at a time
 
 
 class VoxelEncoder(Protocol):
-    """As much of an encoder as tiles need; declared by the capability ``tiles``."""
+    """As much of an encoder as tiles need; declared by the capability ``tiles``.
+
+    Its scene feature is the mean and the maximum over the voxels. Points get the feature of their
+    voxel, or, with ``config.point_features == "trilinear"``, a blend of those around them.
+    """
 
     out_channels: int
+    config: Any
 
     @property
     def grid_size(self) -> float:
@@ -58,20 +63,33 @@ class TiledScan:
     Attributes:
         table: The voxels.
         plan: The tiles.
-        scene: (D,) float32, mean over the voxels.
+        scene: (2 D,) float32, mean and maximum over the voxels.
+        channels: D.
         store: Holds the features of the voxels.
         positions: (M,) where the row of each voxel stands in the store.
+        trilinear: Whether points get a blend instead of the feature of their voxel.
     """
 
     table: VoxelTable
     plan: Plan
     scene: FloatArray
+    channels: int
     store: Store
     positions: IntArray
+    trilinear: bool = False
 
     def rows(self, coords: FloatArray) -> FloatArray:
-        """Return the features (n, D) of n points of the scan: those of their voxels."""
-        return self.store.read(self.positions[self.table.rows_of(coords)])
+        """Return the features (n, D) of n points of the scan."""
+        if not self.trilinear:
+            return self.store.read(self.positions[self.table.rows_of(coords)])
+        voxels, weights = self.table.around(coords)
+        needed, place = np.unique(voxels, return_inverse=True)
+        rows = self.store.read(self.positions[needed])
+        place = place.reshape(voxels.shape)
+        blend = np.zeros((len(coords), self.channels), np.float32)
+        for corner in range(voxels.shape[1]):
+            blend += rows[place[:, corner]] * weights[:, corner, None].astype(np.float32)
+        return blend.astype(rows.dtype)
 
     def summary(self) -> str:
         """Say in a line how the scan was cut."""
@@ -135,14 +153,26 @@ def compute_tiles(
                 rows = _require_finite(_encode(encoder, table, tile))
                 store.write(number, tile.start, to_half(rows) if half else rows)
             after_tile(tile.core)
-    scene = _mean(store, len(table))
-    return TiledScan(table, plan, scene, store, plan.positions())
+    return TiledScan(
+        table,
+        plan,
+        _pool(store, len(table)),
+        encoder.out_channels,
+        store,
+        plan.positions(),
+        trilinear=getattr(encoder.config, "point_features", "nearest") == "trilinear",
+    )
 
 
 def whole_points(encoder: object) -> int | None:
-    """Return from how many points on a scan is computed in tiles, or None for never."""
-    capabilities = getattr(encoder, "capabilities", None)
-    return TILE_VOXELS if getattr(capabilities, "tiles", False) else None
+    """Return above how many points a scan is computed in tiles, or None for never.
+
+    An encoder that scales clouds to the unit sphere has no voxels of a fixed size: a cloud cannot
+    be large for it.
+    """
+    capabilities, config = getattr(encoder, "capabilities", None), getattr(encoder, "config", None)
+    in_metres = getattr(config, "normalize", "") == "center"
+    return TILE_VOXELS if in_metres and getattr(capabilities, "tiles", False) else None
 
 
 def _in_memory(
@@ -195,10 +225,13 @@ def _require_finite(rows: FloatArray) -> FloatArray:
     return rows
 
 
-def _mean(store: Store, rows: int) -> FloatArray:
-    parts = (np.arange(i, min(i + _READ, rows)) for i in range(0, rows, _READ))
-    total = sum(store.read(part).sum(axis=0, dtype=np.float64) for part in parts)
-    return np.asarray(total / rows, dtype=np.float32)
+def _pool(store: Store, rows: int) -> FloatArray:
+    total, highest = np.float64(0.0), np.float64(-np.inf)
+    for start in range(0, rows, _READ):
+        part = store.read(np.arange(start, min(start + _READ, rows)))
+        total = total + part.sum(axis=0, dtype=np.float64)
+        highest = np.maximum(highest, part.max(axis=0))
+    return np.concatenate([total / rows, highest]).astype(np.float32)
 
 
 def _fingerprint(encoder: VoxelEncoder, table: VoxelTable, plan: Plan, dtype: str) -> str:

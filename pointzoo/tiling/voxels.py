@@ -6,6 +6,7 @@ Shape legend: N points, n points of a chunk, M voxels, C channels.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ Channels = Callable[[PointCloud], FloatArray]
 class VoxelTable:
     """M occupied voxels, sorted by x, y, z.
 
-    A voxel is ``floor(coords / grid_size)`` in float64, counted from ``origin``.
+    Found in float64, so that no precision is lost wherever the scan lies. The smallest coordinates
+    lie in the middle of voxel 0 (as in :func:`pointzoo.encoders.voxelize.voxelize`): neither a
+    floor nor points that lie on such a grid are at a boundary, where rounding would decide.
 
     Attributes:
         grid_size: Edge of a voxel, metres.
-        origin: (3,) int64, the smallest voxel of the scan on each axis.
+        low: (3,) float64, the smallest coordinates of the scan.
         extent: (3,) int64, how many voxels it spans on each axis.
         keys: (M,) int64, ``(x * extent_y + y) * extent_z + z``.
         features: (M, C) float32, mean over the points of each voxel.
@@ -38,7 +41,7 @@ class VoxelTable:
     """
 
     grid_size: float
-    origin: IntArray
+    low: FloatArray
     extent: IntArray
     keys: IntArray
     features: FloatArray
@@ -64,15 +67,53 @@ class VoxelTable:
         rows: IntArray = np.searchsorted(self.keys, self._keys_of(coords))
         return rows
 
+    def around(self, coords: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return the voxels whose centres surround points, and their trilinear shares.
+
+        The share of a voxel that is not occupied goes to the others.
+
+        Args:
+            coords: (n, 3) points of the scan.
+
+        Returns:
+            (n, 8) rows and (n, 8) weights that sum to 1.
+        """
+        place = (coords - self.low) / self.grid_size  # the centre of voxel 0 is 0
+        own = self._cells_of(coords)
+        side = np.where(place < own, -1, 1)
+        away = np.minimum(np.abs(place - own), 0.5)
+        rows, shares = [], []
+        for corner in itertools.product((0, 1), repeat=3):
+            use = np.array(corner)
+            found, there = self._find(own + side * use)
+            rows.append(found)
+            shares.append(np.where(use == 1, away, 1.0 - away).prod(axis=1) * there)
+        weights = np.stack(shares, axis=1)
+        return np.stack(rows, axis=1), weights / weights.sum(axis=1, keepdims=True)
+
+    def _find(self, cells: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Return the row of each cell, and whether it is occupied (else the row means nothing)."""
+        keys = self._pack(cells)
+        rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        inside = ((cells >= 0) & (cells < self.extent)).all(axis=1)
+        return rows, np.asarray(inside & (self.keys[rows] == keys))
+
+    def _cells_of(self, coords: FloatArray) -> IntArray:
+        half = self.grid_size / 2
+        cells: IntArray = np.floor((coords - self.low + half) / self.grid_size).astype(np.int64)
+        return cells
+
     def _keys_of(self, coords: FloatArray) -> IntArray:
-        cells = np.floor(coords / self.grid_size).astype(np.int64) - self.origin
+        return self._pack(self._cells_of(coords))
+
+    def _pack(self, cells: IntArray) -> IntArray:
         keys: IntArray = (cells[:, 0] * self.extent[1] + cells[:, 1]) * self.extent[2] + cells[:, 2]
         return keys
 
     def fingerprint(self) -> str:
         """Return a checksum of the voxels and of what the network reads in them."""
         digest = hashlib.sha256(repr(self.grid_size).encode())
-        for array in (self.extent, self.keys, self.features):
+        for array in (self.low, self.extent, self.keys, self.features):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -104,35 +145,33 @@ class VoxelTable:
             low, high = np.minimum(low, coords.min(axis=0)), np.maximum(high, coords.max(axis=0))
             points += len(chunk)
             after_chunk(len(chunk))
-        origin, extent = _bounds(points, low, high, grid_size)
+        extent = _extent(points, low, high, grid_size)
         empty = np.empty(0, dtype=np.int64)
-        table = cls(grid_size, origin, extent, empty, np.empty((0, 0), np.float32), points)
+        table = cls(grid_size, low, extent, empty, np.empty((0, 0), np.float32), points)
         sums = _Sums()
         for chunk in chunks:
             sums.add(table._keys_of(chunk.coords), channels(chunk))
             after_chunk(len(chunk))
         keys, means = sums.means()
-        return cls(grid_size, origin, extent, keys, means, points)
+        return cls(grid_size, low, extent, keys, means, points)
 
 
-def _bounds(
-    points: int, low: FloatArray, high: FloatArray, grid_size: float
-) -> tuple[IntArray, IntArray]:
+def _extent(points: int, low: FloatArray, high: FloatArray, grid_size: float) -> IntArray:
     if not points:
         raise CloudError(
             expected="at least one point",
             got="an empty scan",
             fix="Check the file or the filter that produced it.",
         )
-    first, last = np.floor(low / grid_size), np.floor(high / grid_size)
-    spans = (last - first + 1.0).tolist()
-    if math.prod(spans) >= 2.0**62 or max(np.abs(first).max(), np.abs(last).max()) >= 2.0**53:
+    with np.errstate(over="ignore"):
+        spans = np.floor((high - low) / grid_size + 0.5) + 1.0
+    if math.prod(spans.tolist()) >= 2.0**62:
         raise CloudError(
-            expected="a scan of fewer than 2**62 voxels within 2**53 of the origin",
+            expected="a scan that spans fewer than 2**62 voxels",
             got=f"{' x '.join(f'{span:.3g}' for span in spans)} of {grid_size:g} m",
-            fix="Drop the far outliers, or centre the scan.",
+            fix="Drop the far outliers.",
         )
-    return first.astype(np.int64), (last - first + 1.0).astype(np.int64)
+    return spans.astype(np.int64)
 
 
 class _Sums:
