@@ -38,6 +38,10 @@ WORDS = {
         "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",
         "--preset", "--resume", "--seed", "--set",
     ],
+    "pretrain msc": [
+        "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",
+        "--preset", "--resume", "--seed", "--set", "--split",
+    ],
     "probe": [
         "SUBJECT...", "--classifier", "--data", "--folds", "--help", "--out", "--points",
         "--rotation", "--seeds", "--test",
@@ -212,6 +216,32 @@ def test_pretrain(shapes: Path, tmp_path: Path):
     assert trained.config == create_encoder("vit3d_test").config
     assert "--resume" in error(*words, "--max-steps", 2)
     assert "step 2, finished" in call(*words, "--max-steps", 2, "--resume").stdout
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Four scans as files, three of them to train on."""
+    random = np.random.default_rng(0)
+    for number in range(4):
+        folder = tmp_path / "scans" / ("train" if number else "test")
+        folder.mkdir(parents=True, exist_ok=True)
+        coords = random.random((400, 3)) * (2.0, 2.0, 1.0)
+        cloud = PointCloud(coords, colors=random.random((400, 3), dtype=np.float32))
+        io.write(folder / f"{number}.ply", cloud)
+    return tmp_path / "scans"
+
+
+def test_pretrain_msc(scans: Path, tmp_path: Path):
+    words = ["pretrain", "msc", "--data", scans, "--encoder", "sparseunet_test", "--preset", "cpu",
+             "--batch-size", 2, "--max-steps", 1, "--set", "views.grid_size=0.2",
+             "--set", "match_radius=0.3", "--set", "precision=fp32"]  # fmt: skip
+    assert "step 1, finished" in call(*words, "--out", tmp_path / "run").stdout
+    assert load_encoder(tmp_path / "run" / "weights").config.grid_size == 0.2
+    few = ("--batch-size", 4)
+    assert "a data set of 3" in error(*words, *few, "--out", tmp_path / "few")
+    all_of_them = ("--split", "all", "--set", "checkpoint_minutes=9")
+    assert "finished" in call(*words, *few, *all_of_them, "--out", tmp_path / "all").stdout
+    assert "nowhere" in error(*words, "--split", "nowhere", "--out", tmp_path / "none")
 
 
 def test_pretrain_that_fails(shapes: Path, tmp_path: Path):

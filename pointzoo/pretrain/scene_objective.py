@@ -167,8 +167,8 @@ def pair_health(query: Tensor, key: Tensor) -> dict[str, float]:
         two pairs there is nothing to measure: cosines 0, rank C.
     """
     if len(query) < 2:
-        rank = float(query.shape[1])
-        return {"positive_cosine": 0.0, "negative_cosine": 0.0, "point_rank": rank, "pairs": 0.0}
+        nothing = {"positive_cosine": 0.0, "negative_cosine": 0.0}
+        return {**nothing, "point_rank": float(query.shape[1]), "pairs": float(len(query))}
     positive, negative = losses.pair_cosines(query, key)
     sample = query.detach()[:: max(len(query) // 1024, 1)]
     return {
