@@ -396,6 +396,17 @@ def rooms(
 
 
 @corpus.command()
+@click.argument("python", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@_path("-o", "--out", required=True, help="Folder of rooms to write.")
+def morse(python: Path, source: Path, out: Path) -> None:
+    """Scan the rooms of MORSE in SOURCE; PYTHON is an interpreter with the package bpy."""
+    from pointzoo.data.builders.morse import build_morse
+
+    click.echo(build_morse(python, source, out))
+
+
+@corpus.command()
 @click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True,
                 type=click.Path(path_type=Path))  # fmt: skip
 @_path("-o", "--out", required=True, help="Corpus folder to write.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,18 +15,33 @@ _STEPS_A_TURN = 9
 
 
 def walk(plan: Plan, count: int, rng: np.random.Generator) -> list[Floats]:
+    """Poses of a walk through a furnished room, see :func:`walk_among`."""
+
+    def ahead(place: Floats, angle: float) -> float:
+        return _ahead(plan, place, angle)
+
+    return walk_among(_free_places(plan), ahead, float(plan.size[2]), count, rng)
+
+
+def walk_among(
+    free: Floats,
+    ahead: Callable[[Floats, float], float],
+    ceiling: float,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Floats]:
     """Poses (4, 4) of a camera that a person carries about, turning, mostly looking down.
 
-    A pose takes camera coordinates (x right, y down, z forward) to those of the plan.
+    A pose takes camera coordinates (x right, y down, z forward) to those of the room.
 
     Args:
-        plan: The furnished room.
+        free: (F, 2) places where a person can stand.
+        ahead: Distance to the next wall from a place (2,) in a direction in radians.
+        ceiling: Height of the room.
         count: How many poses.
         rng: Source of randomness.
     """
-    free = _free_places(plan)
-    stops = max(2, round(count / 6))
-    route = _route(free, stops, rng)
+    route = _route(free, max(2, round(count / 6)), rng)
     times = np.linspace(0, len(route) - 1, count)
     index = np.minimum(times.astype(np.int64), len(route) - 2)
     part = (times - index)[:, None]
@@ -34,14 +51,12 @@ def walk(plan: Plan, count: int, rng: np.random.Generator) -> list[Floats]:
     yaw = rng.random() * 2 * np.pi
     poses = []
     for k in range(count):
-        place = np.array([*places[k], min(height[k], plan.size[2] - 0.4)])
         yaw += turn * rng.uniform(0.5, 1.5)
-        heading = max(
-            (yaw + shift for shift in (0.0, turn * 0.5, -turn * 0.5)),
-            key=lambda angle: _ahead(plan, place[:2], angle),
-        )
+        choices = [yaw, yaw + turn * 0.5, yaw - turn * 0.5]
+        reach = [ahead(places[k], angle) for angle in choices]
         pitch = np.radians(np.clip(rng.normal(-20, 14), -55, 25))
-        poses.append(_pose(place, heading, pitch))
+        place = np.array([*places[k], min(height[k], ceiling - 0.4)])
+        poses.append(_pose(place, choices[int(np.argmax(reach))], pitch))
     return poses
 
 
