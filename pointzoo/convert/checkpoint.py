@@ -84,7 +84,7 @@ _NUMPY_NAMES = (
 def _harmless_globals() -> Iterator[None]:
     """Let torch read numpy numbers as nothing; their own constructors are never called."""
     before = torch.serialization.get_safe_globals()
-    stand_ins = []
+    stand_ins: list[Any] = []
     for full in _NUMPY_NAMES:
         module, _, name = full.rpartition(".")
         stand_ins.append(type(name, (_Ignored,), {"__module__": module}))

@@ -233,7 +233,7 @@ def _translated(
     found: State = {}
     for own, name in names.items():
         if name in counters:
-            found[own] = state.get(name, torch.zeros(())).to(torch.int64)
+            found[own] = _counter(name, state.get(name, torch.zeros(())))
         else:
             layout = (stem_layout if usual == "krsc" else usual) if own == "stem.weight" else usual
             found[own] = _converted(name, state[name], tuple(wanted[own].shape), layout)
@@ -254,6 +254,12 @@ def pointcept_name(name: str) -> str:
     return name
 
 
+def _counter(name: str, tensor: Tensor) -> Tensor:
+    if tensor.ndim:
+        raise _wrong(f"one number in {name}", f"shape {tuple(tensor.shape)}")
+    return tensor.to(torch.int64)
+
+
 def _converted(
     name: str, tensor: Tensor, shape: tuple[int, ...], layout: SpconvLayout | None
 ) -> Tensor:
@@ -265,6 +271,8 @@ def _converted(
     if tuple(tensor.shape) != shape:
         raise _wrong(f"{name} with {' x '.join(map(str, shape))} values",
                      f"{' x '.join(map(str, tensor.shape))}")  # fmt: skip
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        raise _wrong(f"finite {name} of at least 0", f"{float(tensor.min()):g}")
     return tensor.float().contiguous()
 
 
@@ -273,7 +281,15 @@ def _kernel(name: str, tensor: Tensor, layout: SpconvLayout | None) -> Tensor:
         fitting = spconv_layouts(tuple(tensor.shape))
     except ConfigError as error:
         raise _wrong(f"{name} of {error.expected.removeprefix('a ')}", error.got) from error
-    return from_spconv(tensor, layout=layout if len(fitting) > 1 else None)
+    if len(fitting) == 1 or tensor.shape[2] == 1:
+        return from_spconv(tensor)
+    if layout is None:
+        raise ConfigError(
+            expected=f"a stem_layout for {name}, whose shape fits two",
+            got=f"{tuple(tensor.shape)}",
+            fix="Say krsc (spconv 2.2 and later) or native (spconv 2.1).",
+        )
+    return from_spconv(tensor, layout=layout)
 
 
 def _usual_layout(state: Mapping[str, Tensor]) -> SpconvLayout:

@@ -282,18 +282,27 @@ class PointEncoder(nn.Module, ABC):
                 encoder reads values that no channel of a cloud stands for.
         """
         cloud.require_usable()
-        self._require_named_channels()
+        channels = self.read_channels(cloud)
         coords = normalize_coords(cloud.coords, self.config.normalize)
+        return torch.from_numpy(coords), torch.from_numpy(channels)
+
+    def read_channels(self, cloud: PointCloud) -> FloatArray:
+        """Return the channels of a cloud, (N, :attr:`feature_channels`) float32; none is missing.
+
+        Raises:
+            CloudError: A value is not finite, or the encoder reads values that no channel of a
+                cloud stands for.
+        """
+        self._require_named_channels()
         columns = []
         for name in self.config.channels:
             value: FloatArray | None = getattr(cloud, name)
             if value is None:
                 value = np.full((len(cloud), 3), CHANNEL_FILL[name], np.float32)
             columns.append(_require_finite(name, value))
-        extra = (
-            np.concatenate(columns, axis=1) if columns else np.zeros((len(cloud), 0), np.float32)
-        )
-        return torch.from_numpy(coords), torch.from_numpy(extra)
+        none = np.zeros((len(cloud), 0), np.float32)
+        channels: FloatArray = np.concatenate([none, *columns], axis=1)
+        return channels
 
     def _require_named_channels(self) -> None:
         named = 3 * len(self.config.channels)

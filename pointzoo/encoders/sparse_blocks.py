@@ -33,9 +33,13 @@ class Norm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (M, C)."""
         if self.training and len(x) == 1:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean, variance = self.running_mean, self.running_var
+            out: Tensor = nn.functional.batch_norm(
+                x, mean, variance, self.weight, self.bias, eps=self.eps
             )
+            return out
         return super().forward(x)
 
     def epilogue(self, residual: Tensor | None = None, *, relu: bool = True) -> Epilogue | None:
@@ -69,10 +73,10 @@ class Submanifold(nn.Module):
         )
         if epilogue is not None:
             return out
-        out = self.norm(out)
+        normed: Tensor = self.norm(out)
         if residual is not None:
-            out = out + residual
-        return out.relu_() if relu else out
+            normed = normed + residual
+        return normed.relu_() if relu else normed
 
 
 class _Resampling(nn.Module):
@@ -94,7 +98,7 @@ class Down(_Resampling):
         """Return the coarse voxels (M', O) for the fine ones (M, I)."""
         epilogue = self.norm.epilogue()
         out = strided_conv(x, self.weight, stride_map, epilogue=epilogue)
-        return out if epilogue is not None else self.norm(out).relu_()
+        return out if epilogue is not None else torch.relu_(self.norm(out))
 
 
 class Up(_Resampling):
@@ -104,7 +108,7 @@ class Up(_Resampling):
         """Return the fine voxels (M, O) for the coarse ones (M', I)."""
         epilogue = self.norm.epilogue()
         out = inverse_conv(x, self.weight, stride_map, epilogue=epilogue)
-        return out if epilogue is not None else self.norm(out).relu_()
+        return out if epilogue is not None else torch.relu_(self.norm(out))
 
 
 class Block(nn.Module):

@@ -224,7 +224,8 @@ def _voxel_edge(places: Tensor, grid: Tensor) -> float | None:
     axis = max(range(3), key=spans.__getitem__)
     if spans[axis] == 0:
         return None
-    return float(places[:, axis].max() - places[:, axis].min()) / spans[axis]
+    reach = float(places[:, axis].max() - places[:, axis].min())
+    return reach / int(spans[axis])
 
 
 def _require_levels_alone_as_in_batch(encoder: PointEncoder, together: EncoderOutput) -> None:
