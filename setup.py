@@ -1,6 +1,6 @@
-"""The one thing that setup.cfg cannot say: an optional C extension, built where a compiler is.
+"""The one thing that setup.cfg cannot say: optional C extensions, built where a compiler is.
 
-The extension is plain C, loaded with ctypes; where it cannot be built the package runs in PyTorch.
+They are plain C, loaded with ctypes; where one cannot be built the package runs in PyTorch.
 OpenMP is linked by its soname, so that it is the runtime which torch has already loaded.
 """
 
@@ -18,4 +18,14 @@ core = Extension(
     py_limited_api=True,
     optional=True,
 )
-setup(ext_modules=[core])
+sparse = Extension(
+    "pointzoo.ops.sparse._sparse",
+    sources=["pointzoo/ops/sparse/_sparse.c", "pointzoo/ops/sparse/_voxels.c"],
+    depends=["pointzoo/ops/sparse/_kernels.h"],
+    extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", *openmp],
+    extra_link_args=openmp,
+    define_macros=[("Py_LIMITED_API", "0x030A0000")],
+    py_limited_api=True,
+    optional=True,
+)
+setup(ext_modules=[core, sparse])

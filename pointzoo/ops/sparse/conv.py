@@ -160,6 +160,8 @@ def _convolve(
     """Sum over ``pairs``; ``exchanged`` is None where reversing the offsets gives it."""
     if epilogue is None:
         return _Convolution.apply(x, weight, pairs, exchanged)  # type: ignore[no-any-return, no-untyped-call]
+    if core.multiplies(x):
+        return core.convolve(x, weight, pairs.tiles, **vars(epilogue))
     return _finish(_forward(x, weight, pairs), epilogue)
 
 
@@ -172,8 +174,17 @@ def _sum_twins(x: Tensor, twins: Twins) -> Tensor:
     return x.new_zeros(twins.num_voxels, x.shape[1]).index_add(0, twins.voxel, x)
 
 
-def _forward(x: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, pairs: Pairs, *, reverse: bool = False) -> Tensor:
+    if core.multiplies(x):
+        return core.convolve(x, weight, pairs.tiles, reverse=reverse)
+    weight = weight.flip(0) if reverse else weight
     return reference.convolve(x, weight, pairs.list, pairs.num_outputs)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, pairs: Pairs) -> Tensor:
+    if core.multiplies(x):
+        return core.weight_gradient(x, grad, pairs.tiles)
+    return reference.weight_gradient(x, grad, pairs.list)
 
 
 class _Convolution(torch.autograd.Function):
@@ -195,8 +206,9 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            turned = (weight if ctx.exchanged else weight.flip(0)).transpose(1, 2)
-            grad_x = _forward(grad, turned, ctx.exchanged or ctx.pairs)
+            turned, mirrored = weight.transpose(1, 2), ctx.exchanged is None
+            pairs = ctx.pairs if mirrored else ctx.exchanged
+            grad_x = _forward(grad, turned, pairs, reverse=mirrored)
         if ctx.needs_input_grad[1]:
-            grad_weight = reference.weight_gradient(x, grad, ctx.pairs.list).to(weight.dtype)
+            grad_weight = _weight_gradient(x, grad, ctx.pairs).to(weight.dtype)
         return grad_x, grad_weight, None, None

@@ -1,33 +1,258 @@
-"""The one door through which the compiled core of sparse convolution comes in."""
+"""The one door through which the compiled core of sparse convolution comes in.
+
+``_sparse.c`` (products) and ``_voxels.c`` (order and pairs) are one library, loaded with ctypes
+after torch, so that both share one OpenMP runtime; a call releases the GIL.
+``POINTZOO_COMPILED=0`` in the environment turns it off.
+
+Shapes: M voxels (sorted, all different), P pairs, K kernel offsets.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import importlib.machinery
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+_POINTER, _COUNT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_GRID = [*[_POINTER] * 4, _COUNT, _COUNT]
+_SIGNATURES = {
+    "order": [_POINTER, _POINTER, _COUNT, _POINTER],
+    "columns": [_POINTER, _POINTER, _COUNT, *[_POINTER] * 3],
+    "halve": [*_GRID, *[_POINTER] * 4],
+    "corners": [_POINTER, _POINTER, *[_COUNT] * 4, *[_POINTER] * 3],
+    "count": [*_GRID, _COUNT, _COUNT, _POINTER, _POINTER],
+    "fill": [*_GRID, _COUNT, _COUNT, *[_POINTER] * 4],
+    "convolve": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
+    "gradient": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
+}
+_TILE = 256
+"""Rows of a tile: with 256 channels, a quarter of a megabyte of cache."""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_sparse{suffix}")
+        if path.exists():
+            return _bind(path)
+    return None
+
+
+def _bind(path: Path) -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, signature in _SIGNATURES.items():
+            function = getattr(library, f"pointzoo_sparse_{name}")
+            function.argtypes, function.restype = [*signature, _THREADS], ctypes.c_int
+        library.pointzoo_sparse_width.argtypes = [_COUNT]
+        library.pointzoo_sparse_width.restype = _COUNT
+    except (OSError, AttributeError):  # built for another machine, or by another version
+        return None
+    return library
+
+
+def compiled() -> bool:
+    """Say whether the compiled core is in use; without it every operation runs in PyTorch."""
+    return os.environ.get("POINTZOO_COMPILED") != "0" and _library() is not None
+
+
+def takes(x: Tensor) -> bool:
+    """Say whether the core works on this tensor: rows on the CPU, fewer than 2**31."""
+    return x.device.type == "cpu" and len(x) < 2**31 and compiled()
+
+
+def multiplies(x: Tensor) -> bool:
+    """Say whether the core computes with features ``x``; it has no float64."""
+    return x.dtype in {torch.float32, torch.bfloat16} and takes(x)
+
+
+def fast(dtype: torch.dtype) -> bool:
+    """Say whether the CPU multiplies ``dtype`` at least as fast as float32."""
+    return dtype == torch.float32
+
+
+def instruction_set(limit: int = 2) -> int:
+    """Choose the best instruction set up to ``limit``, and return it.
+
+    Returns:
+        0 for what the compiler takes for granted, 1 for AVX2, 2 for AVX-512.
+    """
+    return int(_loaded().pointzoo_sparse_level(limit))
+
+
+def _loaded() -> ctypes.CDLL:
+    library = _library()
+    assert library is not None  # callers have asked compiled()
+    return library
+
+
+def _run(name: str, *arguments: Tensor | int | None) -> int:
+    function = getattr(_loaded(), f"pointzoo_sparse_{name}")
+    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    return int(function(*plain, torch.get_num_threads()))
+
+
+def _call(name: str, *arguments: Tensor | int | None) -> None:
+    if _run(name, *arguments):
+        raise MemoryError(f"not enough memory for the sparse {name}")
+
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Pairs by tile of output rows, then kernel offset."""
+    """Pairs by tile of output rows, then kernel offset.
+
+    Attributes:
+        rows: Rows of the output.
+        tile: Rows of a tile.
+        offsets: K.
+        starts: (tiles * K + 1,) int64, where each list begins.
+        inputs: (P,) int32 rows of the input.
+        outputs: (P,) int32 rows of the output, from the first of the tile.
+    """
+
+    rows: int
+    tile: int
+    offsets: int
+    starts: Tensor
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def plain(self) -> list[Tensor | int]:
+        """What the core takes."""
+        return [self.rows, self.tile, self.offsets, self.starts, self.inputs, self.outputs]
 
 
-def neighbour_tiles(batch: Tensor, coords: Tensor, kernel_size: int) -> Tiles:
-    """Return the pairs of a submanifold convolution."""
-    raise NotImplementedError
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Sorted voxels, and where columns (one x and y) and lines (one x) of them begin."""
+
+    batch: Tensor
+    coords: Tensor
+    columns: Tensor
+    lines: Tensor
+    counts: tuple[int, int]
+
+    @property
+    def plain(self) -> list[Tensor | int]:
+        """What the core takes."""
+        return [self.batch, self.coords, self.columns, self.lines, *self.counts]
+
+
+def sorted_order(batch: Tensor, coords: Tensor) -> Tensor | None:
+    """Return the (M,) stable order by (cloud, x, y, z), None where a key exceeds 64 bits."""
+    coords, order = coords.contiguous(), torch.empty_like(batch)
+    failed = _run("order", batch, coords, len(batch), order)
+    return None if failed else order
+
+
+def columns_of(batch: Tensor, coords: Tensor) -> Columns:
+    """Return the columns and lines of sorted voxels."""
+    coords = coords.contiguous()
+    columns, lines = torch.empty(2, len(batch) + 1, dtype=torch.int32).unbind()
+    counts = torch.empty(2, dtype=torch.int64)
+    _call("columns", batch, coords, len(batch), columns, lines, counts)
+    ends = counts.tolist()
+    cut = columns[: ends[0] + 1].clone(), lines[: ends[1] + 1].clone()
+    return Columns(batch, coords, *cut, (ends[0], ends[1]))
+
+
+def halve(columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+    """Return cloud and coordinates of the coarse voxels, and the (M,) row of each parent."""
+    batch, parent = torch.empty(2, len(columns.batch), dtype=torch.int64).unbind()
+    coords, count = torch.empty_like(columns.coords), torch.empty(1, dtype=torch.int64)
+    _call("halve", *columns.plain, batch, coords, parent, count)
+    found = int(count)
+    return batch[:found].clone(), coords[:found].clone(), parent.clone()
 
 
 def parent_tiles(parent: Tensor, coords: Tensor) -> Tiles:
     """Return the pairs from coarse to fine voxels."""
-    raise NotImplementedError
+    return _corner_tiles(parent, coords, len(parent), down=False)
 
 
 def child_tiles(parent: Tensor, coords: Tensor, rows: int) -> Tiles:
-    """Return the pairs from fine to coarse voxels."""
-    raise NotImplementedError
+    """Return the pairs from fine to ``rows`` coarse voxels."""
+    return _corner_tiles(parent, coords, rows, down=True)
 
 
-def fast(dtype: torch.dtype) -> bool:
-    """Say whether the core multiplies in ``dtype`` at least as fast as in float32."""
-    return dtype == torch.float32
+def _corner_tiles(parent: Tensor, coords: Tensor, rows: int, *, down: bool) -> Tiles:
+    tiles, pairs = -(-rows // _TILE), len(parent)
+    starts = torch.empty(tiles * 8 + 1, dtype=torch.int64)
+    inputs = torch.empty(pairs, dtype=torch.int32)
+    outputs = torch.empty(pairs, dtype=torch.int32)
+    sizes = pairs, int(down), _TILE, tiles
+    _call("corners", parent, coords.contiguous(), *sizes, starts, inputs, outputs)
+    return Tiles(rows, _TILE, 8, starts, inputs, outputs)
+
+
+def neighbour_tiles(columns: Columns, kernel_size: int) -> Tiles:
+    """Return the pairs of a submanifold convolution."""
+    rows, tiles = len(columns.batch), -(-len(columns.batch) // _TILE)
+    near = torch.empty(kernel_size**2, columns.counts[0], dtype=torch.int32)
+    starts = torch.empty(tiles * kernel_size**3 + 1, dtype=torch.int64)
+    sizes = kernel_size // 2, _TILE
+    _call("count", *columns.plain, *sizes, near, starts)
+    pairs = int(starts[-1])
+    inputs = torch.empty(pairs, dtype=torch.int32)
+    outputs = torch.empty(pairs, dtype=torch.int32)
+    _call("fill", *columns.plain, *sizes, near, starts, inputs, outputs)
+    return Tiles(rows, _TILE, kernel_size**3, starts, inputs, outputs)
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    tiles: Tiles,
+    *,
+    reverse: bool = False,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Return the sums over pairs of ``x (., Cin)`` times ``weight (K, Cin, Cout)``.
+
+    Args:
+        x: Rows of the input.
+        weight: In any memory layout.
+        tiles: The pairs.
+        reverse: Take the weights of the kernel offsets in reverse order.
+        scale: (Cout,), with ``shift (Cout,)``: ``sums * scale + shift + residual``, or None.
+        shift: None if ``scale`` is.
+        residual: (rows, Cout) or None.
+        relu: Whether a ReLU follows, if there is ``scale``.
+    """
+    kind, (depth, columns) = x.dtype, weight.shape[1:]
+    x, weight = _single(x), weight.detach().to(torch.float32)
+    strides = list(weight.stride())
+    weight = weight[-1] if reverse else weight
+    strides[0] = -strides[0] if reverse else strides[0]
+    y = x.new_empty(tiles.rows, columns)
+    epilogue = [None if part is None else _single(part) for part in (scale, shift, residual)]
+    sizes = torch.tensor(strides), depth, columns
+    _call("convolve", x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
+    return y.to(kind)
+
+
+def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
+    """Return (K, Cin, Cout), float32: ``x`` transposed times ``grad (rows, Cout)`` over pairs."""
+    x, columns = _single(x), grad.shape[1]
+    width = _loaded().pointzoo_sparse_width(columns)
+    grad = _single(grad)
+    if width != columns:
+        grad = torch.nn.functional.pad(grad, (0, width - columns))
+    total = x.new_empty(tiles.offsets, x.shape[1], width)
+    _call("gradient", x, grad, x.shape[1], width, *tiles.plain, total)
+    return total[..., :columns]
+
+
+def _single(x: Tensor) -> Tensor:
+    """Return ``x`` as the core reads it: float32, one row after the other."""
+    return x.detach().to(torch.float32).contiguous()

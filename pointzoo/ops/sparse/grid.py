@@ -145,7 +145,9 @@ class VoxelGrid:
         ragged.check_offsets("offsets", offsets, len(grid_coords), empty=True)
         coords, offsets = grid_coords.to(torch.int64), offsets.to(torch.int64)
         batch = ragged.cloud_index(ragged.sizes_of(offsets))
-        order = search.sorted_order(batch, coords)
+        order = core.sorted_order(batch, coords) if core.takes(coords) else None
+        if order is None:
+            order = search.sorted_order(batch, coords)
         return VoxelGrid(coords[order], batch, offsets), order
 
     @property
@@ -170,6 +172,12 @@ class VoxelGrid:
     def down(self) -> tuple[VoxelGrid, StrideMap]:
         """Return the next coarser level, voxel ``floor(coords / 2)``, and the way; built once."""
         return self._once("down", self._down)
+
+    def column_finder(self) -> Callable[[], core.Columns]:
+        """Return a function that finds the columns of voxels for the compiled core, once."""
+        batch, coords = self.batch, self.coords
+        find = functools.cache(lambda: core.columns_of(batch, coords))
+        return self._once("columns", lambda: find)
 
     def _once(self, key: object, build: Callable[[], T]) -> T:
         if key not in self._cache:
@@ -198,19 +206,22 @@ class VoxelGrid:
 
     def _submanifold(self, kernel_size: int) -> KernelMap:
         grid, twins = self._distinct()
-        batch, coords = grid.batch, grid.coords
+        batch, coords, columns = grid.batch, grid.coords, grid.column_finder()
         pairs = Pairs(
             len(coords),
             len(coords),
             listed=lambda: search.neighbours(batch, coords, kernel_size),
-            tiled=lambda: core.neighbour_tiles(batch, coords, kernel_size),
+            tiled=lambda: core.neighbour_tiles(columns(), kernel_size),
         )
         return KernelMap(kernel_size, self.num_voxels, pairs, twins)
 
     def _down(self) -> tuple[VoxelGrid, StrideMap]:
         grid, twins = self._distinct()
         fine, count = grid.coords, grid.num_voxels
-        batch, coords, parent = search.halve(grid.batch, fine)
+        if core.takes(fine):
+            batch, coords, parent = core.halve(grid.column_finder()())
+        else:
+            batch, coords, parent = search.halve(grid.batch, fine)
         up = Pairs(
             count,
             len(coords),
