@@ -17,6 +17,7 @@ from pointzoo.data.readers import (
     read_shapenet,
 )
 from pointzoo.data.rooms import is_rooms, read_rooms
+from pointzoo.data.scenes import is_scenes, read_scenes
 from pointzoo.errors import FormatError
 
 _SHAPENET = "shapenet57448xyzonly.npz"
@@ -28,7 +29,8 @@ def open_dataset(
 ) -> PointDataset:
     """Open a data set of point clouds; the layout is told from the names of the files.
 
-    A corpus folder, a folder of rooms, ShapeNet, ModelNet40 as text or HDF5, ScanObjectNN (see
+    A corpus folder, a folder of rooms, scenes as Pointcept preprocesses them (see
+    :mod:`pointzoo.data.scenes`), ShapeNet, ModelNet40 as text or HDF5, ScanObjectNN (see
     :mod:`pointzoo.data.readers`), or a folder of files sorted by class (see
     :func:`~pointzoo.data.folder.read_folder`).
 
@@ -84,4 +86,4 @@ def _open_known(path: Path, split: Split | None) -> PointDataset | None:
     for folder in (path, path / "main_split"):
         if all((folder / name).is_file() for name in _SCANOBJECTNN):
             return read_scanobjectnn(folder, split)
-    return None
+    return read_scenes(path, split) if is_scenes(path) else None

@@ -29,19 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointzoo.cloud import IntArray, PointCloud
+from pointzoo.data.scene_classes import SCANNET20
 from pointzoo.errors import ConfigError, FormatError
 
 SCHEMA = 1
 """Version of the folder layout; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
-SCANNET20: tuple[str, ...] = (
-    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),
-    *("picture", "counter", "desk", "curtain", "refridgerator", "shower curtain", "toilet"),
-    *("sink", "bathtub", "otherfurniture"),
-)
-"""The classes of the ScanNet benchmark in its order, spelt as it spells them."""
-
 _KIND = "rooms"
 _REBUILD = "Build the rooms again with `pointzoo corpus rooms`."
 _ARRAYS: Mapping[str, tuple[str, int]] = {

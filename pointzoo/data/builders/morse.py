@@ -27,14 +27,8 @@ from pointzoo.data.builders.rooms_scan import Scene, Sensor, scan
 from pointzoo.data.builders.rooms_walk import walk_among
 from pointzoo.data.builders.sampling import named_generator
 from pointzoo.data.corpus import sha256_of
-from pointzoo.data.rooms import (
-    SCANNET20,
-    ModelSource,
-    Room,
-    RoomRecord,
-    RoomsHeader,
-    write_rooms,
-)
+from pointzoo.data.rooms import ModelSource, Room, RoomRecord, RoomsHeader, write_rooms
+from pointzoo.data.scene_classes import SCANNET20
 from pointzoo.errors import ConfigError
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from pointzoo.data.builders import rooms_textures as textures
 from pointzoo.data.builders.rooms_mesh import Mesh, box, plain
 from pointzoo.data.builders.rooms_pieces import Piece
 from pointzoo.data.builders.rooms_plan import Item, Plan, footprint
-from pointzoo.data.rooms import SCANNET20
+from pointzoo.data.scene_classes import SCANNET20
 
 _LABEL = {name: index for index, name in enumerate(SCANNET20)}
 _UNNAMED = -1

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from pointzoo.data.builders.sh3d_reader import Model
-from pointzoo.data.rooms import SCANNET20
+from pointzoo.data.scene_classes import SCANNET20
 
 
 class Use(NamedTuple):

@@ -13,7 +13,7 @@ from pointzoo.data.builders.rooms_mesh import Image, Mesh, box, join, plain, qua
 from pointzoo.data.builders.rooms_pieces import Piece
 from pointzoo.data.builders.rooms_plan import Opening, Plan, Wall
 from pointzoo.data.builders.rooms_roles import Use
-from pointzoo.data.rooms import SCANNET20
+from pointzoo.data.scene_classes import SCANNET20
 
 WALL, FLOOR, DOOR = (SCANNET20.index(name) for name in ("wall", "floor", "door"))
 WINDOW, CURTAIN = SCANNET20.index("window"), SCANNET20.index("curtain")
