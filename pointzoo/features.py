@@ -101,7 +101,7 @@ def extract(
 
     Runs in evaluation mode without gradients on the device that the encoder is on, and leaves the
     encoder as it was. No random number is drawn. Files are read when their turn comes. An encoder
-    with the capability ``tiles`` computes a cloud of more than 200,000 points in tiles
+    with the capability ``tiles`` computes a cloud of more than 500,000 points in tiles
     (:mod:`pointzoo.tiling`); the result is in memory all the same, ``pointzoo features`` streams
     it to a file.
 

@@ -1,8 +1,9 @@
-"""How good and how varied features are: kNN accuracy, effective rank, spectrum.
+"""How good and how varied features are: kNN accuracy, effective rank, spectrum; IoU of labels.
 
-Pure functions on (M, D) feature matrices, quick enough to be called while a network trains.
+Pure functions on (M, D) feature matrices, quick enough to be called while a network trains, and on
+the classes of N points.
 
-Shape legend: M items, D channels, R items of a reference bank, K classes.
+Shape legend: M items, D channels, R items of a reference bank, K classes, N points.
 """
 
 from __future__ import annotations
@@ -149,6 +150,68 @@ def knn_accuracy(
         features, known, known_labels, k=k, temperature=temperature, leave_self_out=bank is None
     )
     return float((predicted == labels).double().mean())
+
+
+def confusion_matrix(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Count how often each class is taken for each other one.
+
+    Args:
+        predicted: (N,) int64 classes from 0 on.
+        target: (N,) int64 classes; items below 0 have no label and do not count.
+        classes: K.
+
+    Returns:
+        (K, K) int64, true class (row) by predicted class (column). Matrices of parts may be added.
+
+    Raises:
+        ConfigError: Shapes differ, or a class is out of range.
+    """
+    known = target >= 0
+    if predicted.shape != target.shape or target.ndim != 1:
+        raise ConfigError(
+            expected="as many predictions as targets, (N,) each",
+            got=f"{tuple(predicted.shape)} and {tuple(target.shape)}",
+            fix="Carry predictions to the points that have labels.",
+        )
+    pairs = torch.stack([target[known], predicted[known]])
+    if pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < classes:
+        raise ConfigError(
+            expected=f"classes from 0 to {classes - 1}",
+            got=f"{int(pairs.min())} to {int(pairs.max())}",
+            fix="Raise the number of classes, or mark what does not count with -1.",
+        )
+    counts = torch.bincount(pairs[0] * classes + pairs[1], minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def class_iou(confusion: Tensor) -> Tensor:
+    """Return (K,) float64 intersection over union; NaN for a class that never occurs.
+
+    Intersection and union are summed over all items before they are divided, so that a class counts
+    by its points, not by the scenes it is in.
+
+    Args:
+        confusion: (K, K), see :func:`confusion_matrix`.
+    """
+    counts = confusion.double()
+    intersection = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - intersection
+    return torch.where(counts.sum(1) > 0, intersection / union, torch.nan)
+
+
+def mean_iou(confusion: Tensor) -> float:
+    """Return the mean of :func:`class_iou` over the classes that occur among the targets.
+
+    Raises:
+        ConfigError: No item has a label.
+    """
+    if not bool(confusion.sum() > 0):
+        raise ConfigError(
+            expected="labelled items",
+            got="none",
+            fix="Evaluate on a set with labels from 0 on.",
+        )
+    return float(class_iou(confusion).nanmean())
 
 
 def _checked(features: Tensor) -> Tensor:

@@ -108,13 +108,13 @@ def test_turning_is_about_z_and_differs_between_clouds():
 
 
 def test_learning_rate_rises_and_falls():
-    factor = module._warm_cosine(100)
+    factor = module.warm_cosine(100)
     values = [factor(step) for step in range(100)]
     assert values[0] == pytest.approx(0.1)
     assert values[9] == 1.0
     assert values[-1] < 0.01
     assert all(a >= b for a, b in pairwise(values[9:]))
-    assert module._warm_cosine(1)(0) == 1.0
+    assert module.warm_cosine(1)(0) == 1.0
 
 
 def test_mixed_precision_is_used_where_it_is_fast(monkeypatch):

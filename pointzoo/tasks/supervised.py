@@ -188,8 +188,8 @@ def train_classifier(
     device = next(encoder.parameters()).device
     model.to(device).train()
     batches = max(1, len(clouds) // config.batch_size)
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(config.epochs * batches))
+    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(config.epochs * batches))
     for _ in range(config.epochs):
         order = torch.randperm(len(clouds), generator=generator)
         for rows in order.tensor_split(batches):
@@ -253,7 +253,8 @@ def _collate(clouds: Sequence[Cloud]) -> PointBatch:
     return PointBatch.collate([c for c, _ in clouds], [f for _, f in clouds])
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters for an optimiser: weight decay on matrices, none on the others."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -261,7 +262,8 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _warm_cosine(steps: int) -> Callable[[int], float]:
+def warm_cosine(steps: int) -> Callable[[int], float]:
+    """Return the factor of the learning rate by step: up for a tenth, then down along a cosine."""
     warm = max(1, steps // 10)
 
     def factor(step: int) -> float:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pointzoo.cloud import IntArray
 from pointzoo.errors import ConfigError
 
-TILE_VOXELS = 200_000
-"""Voxels of a tile with its halo; at 5 kB each in a large SparseUNet, 1 GB."""
+TILE_VOXELS = 500_000
+"""Voxels of a tile with its halo."""
 
-MAX_OVERHEAD = 3.0
+MAX_OVERHEAD = 6.0
 """How many times its voxels a scan may go through the network for the sake of halos."""
 
 
