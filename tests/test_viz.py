@@ -275,3 +275,28 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path: Path):
     with pytest.raises(MissingExtraError, match=r"pointzoo\[viz\]"):
         viz.spectrum_figure({"a": [1.0]}, tmp_path / "s.png")
     render_cloud([[0, 0, 0]], [RED], tmp_path / "point.png", size=32)
+
+
+def test_clouds_stand_in_a_table(tmp_path: Path):
+    coords = np.random.default_rng(0).random((400, 3))
+    red, blue = np.tile(RED, (400, 1)), np.tile(BLUE, (400, 1))
+    rows = {
+        "one": {"left": (coords, red), "right": (coords, blue)},
+        "two": {"left": (coords, blue), "right": (coords, red)},
+    }
+    path = viz.clouds_figure(rows, tmp_path / "table.png", size=120)
+    picture = (imread(path)[..., :3] * 255).astype(np.uint8)
+    middle = picture.shape[0] // 2, picture.shape[1] // 2
+    quarters = [
+        picture[: middle[0], : middle[1]], picture[: middle[0], middle[1] :],
+        picture[middle[0] :, : middle[1]], picture[middle[0] :, middle[1] :],
+    ]  # fmt: skip
+    for part, color in zip(quarters, ("red", "blue", "blue", "red"), strict=True):
+        assert matches(part, color).mean() > 0.1
+    assert [p.name for p in tmp_path.iterdir()] == ["table.png"]
+
+
+@pytest.mark.parametrize("rows", [{}, {"one": {}}, {"one": {"a": 0}, "two": {"b": 0}}])
+def test_a_table_of_clouds_needs_the_same_columns(rows: dict, tmp_path: Path):
+    with pytest.raises(ConfigError, match="same columns"):
+        viz.clouds_figure(rows, tmp_path / "table.png")

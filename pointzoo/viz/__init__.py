@@ -1,10 +1,16 @@
 """Look at clouds, features, attention, spectra and training runs."""
 
-from pointzoo.viz.figures import attention_figure, spectrum_figure, training_figure
+from pointzoo.viz.figures import (
+    attention_figure,
+    clouds_figure,
+    spectrum_figure,
+    training_figure,
+)
 from pointzoo.viz.render import pca_colors, render_cloud, render_image, write_png
 
 __all__ = [
     "attention_figure",
+    "clouds_figure",
     "pca_colors",
     "render_cloud",
     "render_image",

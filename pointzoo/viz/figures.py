@@ -117,6 +117,50 @@ def _stretched(values: FloatArray) -> FloatArray:
     return scaled
 
 
+def clouds_figure(
+    rows: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    path: str | os.PathLike[str],
+    *,
+    view: tuple[float, float] = VIEWS[0],
+    size: int = 240,
+) -> Path:
+    """Draw coloured clouds in a table, for instance scenes and what a network makes of them.
+
+    Args:
+        rows: By the name of the row, by the name of the column: coords (N, 3), z up, and colours
+            (N, 3) in 0..1. Every row has the columns of the first.
+        path: PNG file; it appears at once.
+        view: Azimuth and elevation of the camera in degrees.
+        size: Height and width of one picture in pixels.
+
+    Raises:
+        ConfigError: There is no picture, or a row has other columns than the first.
+        CloudError: A cloud is empty, or its colours do not fit it.
+        MissingExtraError: matplotlib is not installed.
+    """
+    columns = list(next(iter(rows.values()), {}))
+    if not columns or any(list(row) != columns for row in rows.values()):
+        raise ConfigError(
+            expected="at least one row, and the same columns in all of them",
+            got=f"{[list(row) for row in rows.values()]}",
+            fix="Give every row the same names in the same order.",
+        )
+    figure, axes = _subplots(len(rows), len(columns), width=size / _DPI, height=size / _DPI)
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        for axis, column in zip(line, columns, strict=True):
+            image = render_image(*row[column], view=view, size=2 * size)
+            axis.imshow(image, interpolation="antialiased")
+            axis.set_axis_off()
+        line[0].text(
+            -0.04, 0.5, name, rotation=90, transform=line[0].transAxes, color=_TEXT,
+            fontsize=9, ha="right", va="center",
+        )  # fmt: skip
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=9, color=_TEXT)
+    figure.subplots_adjust(left=0.03, right=1, bottom=0, top=0.94, wspace=0.01, hspace=0.01)
+    return _save(figure, path)
+
+
 def spectrum_figure(
     spectra: Mapping[str, ArrayLike], path: str | os.PathLike[str], *, floor: float = 1e-9
 ) -> Path:
