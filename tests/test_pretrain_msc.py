@@ -19,7 +19,7 @@ from pointzoo.cloud import PointCloud
 from pointzoo.data.base import ArrayDataset
 from pointzoo.data.joined import JoinedDataset
 from pointzoo.encoders.base import PointEncoder
-from pointzoo.errors import CollapseError, ConfigError
+from pointzoo.errors import CloudError, CollapseError, ConfigError
 from pointzoo.pretrain import loop, losses, msc
 from pointzoo.pretrain.loop import train
 from pointzoo.pretrain.msc import MSC, PRESETS, MSCConfig
@@ -489,3 +489,23 @@ def test_the_presets_are_those_of_the_paper_and_of_the_code():
     assert paper.match_radius == code.match_radius == 0.03
     assert cpu.match_radius > cpu.views.grid_size
     assert losses.info_nce(torch.eye(2), torch.eye(2), temperature=paper.temperature) > 0.0
+
+
+@pytest.mark.parametrize("color_range", ["0..1", "-1..1"])
+def test_hidden_voxels_are_reconstructed_and_the_others_kept(color_range: str):
+    objective = MSC(make_encoder(color_range=color_range), config(mask_rate=0.5))
+    head = objective.network.color_head
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.constant_(head.bias, 0.5)
+    cloud = toy_rooms()[0]
+    found = objective.reconstruct(cloud, torch.Generator().manual_seed(0))
+    assert 0 < found.mask.sum() < len(found.mask)
+    np.testing.assert_array_equal(found.predicted[~found.mask], found.colors[~found.mask])
+    grey = 0.5 if color_range == "0..1" else 0.75
+    np.testing.assert_allclose(found.predicted[found.mask], grey, atol=1e-6)
+    assert np.ptp(found.coords, axis=0) == pytest.approx(np.ptp(cloud.coords, axis=0), abs=0.2)
+
+
+def test_colours_that_are_not_there_cannot_be_hidden():
+    with pytest.raises(CloudError, match="a scene with colours"):
+        make_objective().reconstruct(PointCloud(np.zeros((9, 3))), torch.Generator())

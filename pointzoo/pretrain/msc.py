@@ -17,12 +17,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pointzoo.cloud import PointCloud
+from pointzoo.batch import PointBatch
+from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
-from pointzoo.errors import ConfigError
+from pointzoo.encoders.voxelize import VoxelGeometry
+from pointzoo.errors import CloudError, ConfigError
 from pointzoo.pretrain import losses
 from pointzoo.pretrain.loop import RunResult, train
 from pointzoo.pretrain.masks import cross_masks, mix_offsets
@@ -157,6 +160,23 @@ class MSCNetwork(nn.Module):
         return points.float(), self.color_head(hidden).float(), normals
 
 
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a network makes of the hidden part of a scene (Fig. 5).
+
+    Attributes:
+        coords: (M, 3) float32, the middle of the points of each voxel, metres, centred.
+        colors: (M, 3) float32 in 0..1, what was there.
+        mask: (M,) whether a voxel was hidden.
+        predicted: (M, 3) float32 in 0..1, ``colors`` with the hidden ones as the network sees them.
+    """
+
+    coords: FloatArray
+    colors: FloatArray
+    mask: NDArray[np.bool_]
+    predicted: FloatArray
+
+
 class MSC(SceneObjective):
     """Encoder, heads, and one training step (Fig. 3)."""
 
@@ -278,10 +298,45 @@ class MSC(SceneObjective):
             return color, color.new_zeros(())
         return color, losses.masked_normal_loss(torch.cat(heads), normals)
 
+    @torch.inference_mode()
+    def reconstruct(self, cloud: PointCloud, generator: torch.Generator) -> Reconstruction:
+        """Hide patches of a whole scene and reconstruct their colours, in evaluation mode (Fig. 5).
+
+        Args:
+            cloud: A scene with colours.
+            generator: Chooses the patches; ``mask_rate`` of them.
+
+        Raises:
+            CloudError: The cloud has no colours, is empty or not finite.
+        """
+        if cloud.colors is None:
+            raise CloudError(
+                expected="a scene with colours", got="none", fix="Read one that has them."
+            )
+        network, config = self.network.eval(), self.config
+        batch = PointBatch.collate(*([part] for part in self.exported.preprocess(cloud)))
+        voxels: VoxelGeometry = self.exported.geometry(batch)
+        coords, offsets = voxels.mean(batch.coords), voxels.grid.offsets
+        colors = voxels.mean(torch.tensor(cloud.colors))
+        mask, _ = cross_masks(
+            coords, offsets, coords, offsets,
+            grid_size=config.mask_size, rate=config.mask_rate, generator=generator,
+        )  # fmt: skip
+        features = self.network_input(voxels.mean(batch.features))
+        ((_, hidden, _),) = network([(voxels.grid.coords, features, offsets, mask)])
+        if self._signed:
+            hidden = hidden / 2 + 0.5
+        predicted = colors.clone()
+        predicted[mask] = hidden.clamp(0.0, 1.0)
+        return Reconstruction(coords.numpy(), colors.numpy(), mask.numpy(), predicted.numpy())
+
     def _network_colors(self, colors: Tensor) -> Tensor:
         """Return colours 0..1 in the range that the encoder takes them in."""
-        signed = getattr(self.exported.config, "color_range", "0..1") == "-1..1"
-        return colors * 2.0 - 1.0 if signed else colors
+        return colors * 2.0 - 1.0 if self._signed else colors
+
+    @property
+    def _signed(self) -> bool:
+        return getattr(self.exported.config, "color_range", "0..1") == "-1..1"
 
 
 def run(
