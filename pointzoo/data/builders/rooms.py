@@ -27,14 +27,14 @@ from pointzoo.data.rooms import Frames, Room, RoomRecord, RoomsHeader, write_roo
 Floats = NDArray[np.float64]
 
 _KINDS = (
-    ("living", 0.2), ("bedroom", 0.2), ("kitchen", 0.15), ("bathroom", 0.13), ("office", 0.11),
-    ("dining", 0.05), ("children", 0.05), ("classroom", 0.04), ("lounge", 0.04), ("store", 0.03),
+    ("living", 0.22), ("bedroom", 0.2), ("kitchen", 0.14), ("bathroom", 0.14), ("office", 0.11),
+    ("dining", 0.05), ("children", 0.04), ("classroom", 0.04), ("lounge", 0.04), ("store", 0.02),
 )  # fmt: skip
 _SIDES = {
-    "bathroom": (1.7, 3.0), "kitchen": (2.3, 4.2), "classroom": (4.0, 6.2), "store": (2.0, 3.6),
-    "bedroom": (2.5, 4.3), "children": (2.4, 4.0),
+    "bathroom": (1.7, 3.0), "kitchen": (2.2, 3.8), "classroom": (3.8, 5.6), "store": (2.0, 3.4),
+    "bedroom": (2.5, 3.9), "children": (2.4, 3.7),
 }  # fmt: skip
-FRAME_SENSOR = Sensor(width=320, height=240, noise=(0.001, 0.0014))
+FRAME_SENSOR = Sensor(width=240, height=180, noise=(0.001, 0.0014))
 """The camera of the RGB-D frames."""
 
 
@@ -134,10 +134,10 @@ def build_room(
 
 def compose(furniture: Furniture, kind: str, split: str, rng: np.random.Generator) -> Plan:
     """Furnish a room of a kind."""
-    low, high = _SIDES.get(kind, (2.8, 4.6))
+    low, high = _SIDES.get(kind, (2.7, 4.3))
     size = np.array([rng.uniform(low, high), rng.uniform(low, high), rng.uniform(2.35, 2.9)])
     notch = np.zeros(2)
-    if rng.random() < 0.25 and size[:2].min() > 3.2:
+    if rng.random() < 0.25 and size[:2].min() > 3.1:
         notch = size[:2] * rng.uniform(0.2, 0.42, 2)
     pieces = furniture.train if split == "train" else furniture.test
     plan = Plan(size, notch, pieces, rng)

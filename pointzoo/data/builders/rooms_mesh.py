@@ -84,7 +84,11 @@ def hue_rotation(angle: float) -> NDArray[np.float64]:
     cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
     same, rest = cos + (1 - cos) / 3, (1 - cos) / 3
     return np.array(
-        [[same, rest - sin, rest + sin], [rest + sin, same, rest - sin], [rest - sin, rest + sin, same]]
+        [
+            [same, rest - sin, rest + sin],
+            [rest + sin, same, rest - sin],
+            [rest - sin, rest + sin, same],
+        ]
     )
 
 

@@ -120,9 +120,7 @@ class Plan:
             inner = [(width, depth - ny), (width - nx, depth - ny), (width - nx, depth)]
             corners = [(0.0, 0.0), (width, 0.0), *inner, (0.0, depth)]
         points = np.array(corners)
-        self.walls = [
-            Wall(a, b) for a, b in zip(points, np.roll(points, -1, axis=0), strict=True)
-        ]
+        self.walls = [Wall(a, b) for a, b in zip(points, np.roll(points, -1, axis=0), strict=True)]
 
     @property
     def rectangles(self) -> list[tuple[Floats, Floats]]:
@@ -297,7 +295,9 @@ class Plan:
     def _keep_front(self, side: Wall, where: float, size: Floats, front: float) -> None:
         low, high = self._front_box(side, where, size, front)
         shrink = (high - low) * 0.1
-        self.aisles.append(Solid(np.array([*(low + shrink), 0.03]), np.array([*(high - shrink), 2])))
+        self.aisles.append(
+            Solid(np.array([*(low + shrink), 0.03]), np.array([*(high - shrink), 2]))
+        )
 
     def put_free(
         self, piece: Piece, *, margin: float = 0.3, tries: int = 30, turned: bool = False

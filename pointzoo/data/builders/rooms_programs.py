@@ -19,6 +19,7 @@ from pointzoo.data.scene_classes import SCANNET20
 
 _LABEL = {name: index for index, name in enumerate(SCANNET20)}
 _UNNAMED = -1
+_OPENINGS = ("door", "double_door", "window")
 
 
 def furnish(plan: Plan, kind: str) -> None:
@@ -39,7 +40,7 @@ def _chance(plan: Plan, probability: float) -> bool:
 
 def _at_wall(plan: Plan, role: str, *, front: float = 0.0, tries: int = 36) -> Item | None:
     """Put a piece of a role to any wall, with less space before it where there is none."""
-    for space in (front, front / 4):
+    for space in (front, front, front / 4):
         piece = plan.pick(role)
         item = None if piece is None else plan.put_at_wall(piece, front=space, tries=tries)
         if item is not None:
@@ -67,7 +68,7 @@ def _living(plan: Plan) -> None:
         _at_wall(plan, "fireplace", front=0.4)
     if _chance(plan, 0.12):
         _at_wall(plan, "piano", front=0.4)
-    if plan.size[:2].prod() > 13 and _chance(plan, 0.6):
+    if plan.size[:2].prod() > 11 and _chance(plan, 0.65):
         _dining_set(plan)
     if _chance(plan, 0.25):
         _desk_set(plan)
@@ -214,6 +215,7 @@ def _dining_set(plan: Plan, role: str = "dining_table") -> None:
     if table is None:
         return
     item = plan.put_free(table, margin=0.55) or plan.put_free(table, margin=0.3)
+    item = item or plan.put_free(table, margin=0.1, tries=60)
     if item is None:
         item = plan.put_at_wall(table, front=0.5)
     if item is None:
@@ -235,8 +237,8 @@ def _chairs_around(plan: Plan, table: Item, chair: Piece) -> None:
     offsets = (np.arange(seats) - (seats - 1) / 2) * width / seats
     places = [(x, side * depth / 2, side) for x in offsets for side in (-1.0, 1.0)]
     for across, edge, side in places:
-        if _chance(plan, 0.85):
-            out = plan.rng.uniform(-0.12, 0.25) + chair.size[1] / 2
+        if _chance(plan, 0.92):
+            out = plan.rng.uniform(-0.15, 0.25) + chair.size[1] / 2
             _seat(plan, table, chair, (across, edge + side * out), 0.0 if side > 0 else np.pi)
     if width > 1.1:
         for side in (-1.0, 1.0):
@@ -397,11 +399,12 @@ def _children(plan: Plan) -> None:
 
 def _kitchen(plan: Plan) -> None:
     order = sorted(range(len(plan.walls)), key=lambda i: -plan.walls[i].length)
-    runs = [i for i in order[:3] if not any(o.wall == i and o.low < 0.5 for o in plan.openings)]
-    runs = runs or order[:1]
-    _kitchen_run(plan, runs[0], sink=True)
-    if len(runs) > 1 and _chance(plan, 0.5):
-        _kitchen_run(plan, runs[1], sink=False)
+    doors = {o.wall for o in plan.openings if o.low < 0.5}
+    order = sorted(order, key=lambda i: i in doors)  # stable: long walls without a door first
+    placed = 0
+    for wall in order:
+        if placed < 1 or (placed < 2 and _chance(plan, 0.3)):
+            placed += _kitchen_run(plan, wall, sink=placed == 0)
     _at_wall(plan, "fridge", front=0.5)
     if _chance(plan, 0.6):
         _at_wall(plan, "stove", front=0.5)
@@ -425,13 +428,13 @@ def _stools_at(plan: Plan, item: Item) -> None:
             _seat(plan, item, stool, (across, item.piece.size[1] / 2 + 0.25), 0.0)
 
 
-def _kitchen_run(plan: Plan, wall: int, *, sink: bool) -> None:
-    """A row of lower cabinets under one worktop, cabinets on the wall above."""
+def _kitchen_run(plan: Plan, wall: int, *, sink: bool) -> bool:
+    """Put lower cabinets under one worktop and cabinets above; False where there is no room."""
     rng = plan.rng
     side = plan.walls[wall]
     base = plan.pick("kitchen_base", lambda p: 0.4 < p.size[0] and p.size[2] > 0.8)
     if base is None:
-        return
+        return False
     top, depth = float(min(base.size[2], 0.9)), float(base.size[1])
     count = int(min((side.length - 0.1) // base.size[0], rng.integers(3, 7)))
     begin = 0.03 if _chance(plan, 0.5) else side.length - 0.03 - count * base.size[0]
@@ -445,6 +448,7 @@ def _kitchen_run(plan: Plan, wall: int, *, sink: bool) -> None:
         _worktop(plan, wall, (start, stop), top, depth, sink=sink)
         sink = False
         _upper_row(plan, wall, start, stop)
+    return bool(placed)
 
 
 def _stretches(places: Sequence[float], step: float) -> list[tuple[float, float]]:
@@ -470,10 +474,9 @@ def _worktop(
     counter, basin = props.sink_worktop(rng, length, deep, image, at)
     place = side.start + side.along * middle + side.inward * (deep / 2 + 0.005)
     where = (float(place[0]), float(place[1]), top)
-    item = plan.add_mesh(counter.moved(where, side.yaw), _LABEL["counter"])
+    plan.add_mesh(counter.moved(where, side.yaw), _LABEL["counter"])
     if basin is not None:
         plan.add_mesh(basin.moved(where, side.yaw), _LABEL["sink"])
-    support = Item(item.mesh, item.label, item.instance, top=top + 0.04)
     for _ in range(int(rng.integers(2, 7))):
         piece = plan.pick("worktop" if _chance(plan, 0.55) else "tableware")
         if piece is not None and piece.size[1] < depth and piece.size[0] < length:
@@ -482,7 +485,6 @@ def _worktop(
             plan.put_at_wall(
                 piece, wall=wall, along=float(along), height=top + 0.042, gap=0.03 + out, tries=1
             )
-    del support
 
 
 def _upper_row(plan: Plan, wall: int, start: float, stop: float) -> None:
@@ -679,12 +681,21 @@ PROGRAMS: dict[str, Callable[[Plan], None]] = {
 
 
 _FILLERS: dict[str, tuple[str, ...]] = {
-    "living": ("armchair", "dresser", "side_table", "stool", "sofa", "plant_big", "tv_stand"),
+    "living": (
+        "armchair",
+        "dresser",
+        "side_table",
+        "chair",
+        "sofa",
+        "plant_big",
+        "tv_stand",
+        "stool",
+    ),
     "bedroom": ("wardrobe", "dresser", "armchair", "nightstand", "chair", "stool", "clothes_rack"),
     "kitchen": ("kitchen_tall", "chair", "bin", "washer", "kitchen_base", "side_table", "fridge"),
     "bathroom": ("basket", "washer", "stool", "washbasin", "bin", "nightstand"),
     "office": ("filing", "desk", "office_chair", "chair", "dining_table", "plant_big", "armchair"),
-    "dining": ("dresser", "chair", "armchair", "side_table", "plant_big", "sofa"),
+    "dining": ("dresser", "chair", "chair", "armchair", "side_table", "plant_big", "sofa"),
     "children": ("dresser", "wardrobe", "toy", "child_chair", "nightstand", "stool"),
     "classroom": ("chair", "filing", "dresser", "side_table", "class_seat"),
     "lounge": ("sofa", "armchair", "side_table", "stool", "coffee_table", "plant_big"),
@@ -694,14 +705,14 @@ _FILLERS: dict[str, tuple[str, ...]] = {
 
 def _fill(plan: Plan, kind: str) -> None:
     """Add furniture until a good part of the floor is taken."""
-    wanted = plan.rng.uniform(0.3, 0.55)
+    wanted = plan.rng.uniform(0.35, 0.6)
     area = plan.size[:2].prod() - plan.notch.prod()
     roles = _FILLERS[kind]
     for _ in range(22):
         taken = sum(
             float(footprint(i.piece.size, i.yaw).prod() * 4)
             for i in plan.items
-            if i.piece is not None and i.position[2] < 0.05
+            if i.piece is not None and i.piece.use.role not in _OPENINGS and i.position[2] < 0.05
         )
         if taken > wanted * area:
             return
@@ -735,7 +746,9 @@ def _everywhere(plan: Plan, kind: str) -> None:
             plan.put_at_wall(thing, height=float(plan.rng.uniform(1.3, 1.9)), gap=0.005)
     if _chance(plan, 0.15) and (cooling := plan.pick("ac")) is not None:
         plan.put_at_wall(cooling, height=float(plan.size[2] - 0.45), gap=0.005)
-    if _chance(plan, 0.3) and not any(i.piece and i.piece.use.role == "radiator" for i in plan.items):
+    if _chance(plan, 0.3) and not any(
+        i.piece and i.piece.use.role == "radiator" for i in plan.items
+    ):
         radiator = plan.pick("radiator")
         if radiator is not None:
             plan.put_at_wall(radiator, height=0.08, gap=0.03)

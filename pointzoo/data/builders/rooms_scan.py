@@ -196,9 +196,7 @@ def pixel_rays(sensor: Sensor, pose: Floats, offset: Floats | None = None) -> Fl
     return turned
 
 
-def scan(
-    scene: Scene, poses: Sequence[Floats], sensor: Sensor, rng: np.random.Generator
-) -> Cloud:
+def scan(scene: Scene, poses: Sequence[Floats], sensor: Sensor, rng: np.random.Generator) -> Cloud:
     """Scan a room from the poses (4, 4) and fuse the views."""
     views = [_look(scene, pose, sensor, rng) for pose in poses]
     place = np.concatenate([view.place for view in views])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,16 @@ def cut_openings(plan: Plan, kind: str) -> None:
         count = int(rng.random() < 0.5)
     style = rng.random()
     for k in range(count):
-        window = plan.pick("window", lambda piece: k == 0 or piece.size[2] < 1.6)
+        window = plan.pick("window", None if k == 0 else _is_low)
         if window is None or style < 0.5:
             window = _drawn_window(rng)
         french = window.size[2] > 1.6
         sill = 0.02 if french else min(rng.uniform(0.75, 1.1), 2.2 - window.size[2])
         _add_opening(plan, window, "window", float(sill))
+
+
+def _is_low(piece: Piece) -> bool:
+    return bool(piece.size[2] < 1.6)
 
 
 def _drawn_window(rng: np.random.Generator) -> Piece:
@@ -93,7 +98,7 @@ def _fill_door(plan: Plan, wall: Wall, opening: Opening, piece: Piece) -> None:
     rng = plan.rng
     middle = (opening.left + opening.right) / 2
     width = opening.right - opening.left
-    _keep_free(plan, wall, opening, 0.8 if width < 1.2 else 0.6, 0.0)
+    _keep_free(plan, wall, opening, 0.75 if width < 1.2 else 0.6, 0.0)
     draw = rng.random()
     if draw < 0.6 or width > 1.2:
         depth = piece.size[1]
@@ -174,8 +179,8 @@ def _hang_curtains(plan: Plan, wall: Wall, opening: Opening) -> None:
     ends = [opening.left - 0.12 + span / 2, opening.right + 0.12 - span / 2]
     if rng.random() < 0.2:
         ends = ends[:1]
-    for end in ends:
-        end = float(np.clip(end, span / 2, wall.length - span / 2))
+    for middle in ends:
+        end = float(np.clip(middle, span / 2, wall.length - span / 2))
         mesh = props.curtain(rng, span, top - low, image)
         place = _at(wall, end, 0.13)
         plan.add_mesh(mesh.moved([*place, low], wall.yaw), CURTAIN)
@@ -219,7 +224,12 @@ def _floor_image(rng: np.random.Generator, kind: str) -> Image:
 
 
 def _slab(low: Floats, high: Floats, z: float, image: Image, turned: bool) -> Mesh:
-    corners = [(low[0], low[1], z), (high[0], low[1], z), (high[0], high[1], z), (low[0], high[1], z)]
+    corners = [
+        (low[0], low[1], z),
+        (high[0], low[1], z),
+        (high[0], high[1], z),
+        (low[0], high[1], z),
+    ]
     uv = np.array([corner[:2] for corner in corners]) / textures.TILE
     return quads([corners], image, [uv[:, ::-1] if turned else uv])
 
@@ -235,8 +245,8 @@ def _wall_mesh(
     for low, high, image in bands:
         cells = [
             _cell(wall, a, b, c, d)
-            for a, b in zip(xs, xs[1:], strict=False)
-            for c, d in zip(zs, zs[1:], strict=False)
+            for a, b in pairwise(xs)
+            for c, d in pairwise(zs)
             if low <= (c + d) / 2 < high and not _in_hole((a + b) / 2, (c + d) / 2, holes)
         ]
         if cells:

@@ -54,7 +54,7 @@ def walk_among(
         yaw += turn * rng.uniform(0.5, 1.5)
         choices = [yaw, yaw + turn * 0.5, yaw - turn * 0.5]
         reach = [ahead(places[k], angle) for angle in choices]
-        pitch = np.radians(np.clip(rng.normal(-20, 14), -55, 25))
+        pitch = np.radians(np.clip(rng.normal(-27, 14), -60, 20))
         place = np.array([*places[k], min(height[k], ceiling - 0.4)])
         poses.append(_pose(place, choices[int(np.argmax(reach))], pitch))
     return poses
