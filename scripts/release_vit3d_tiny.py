@@ -13,12 +13,12 @@ import argparse
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from release_card import CARDS, ROOT, author_list, hours, source
 
 from pointzoo import viz
 from pointzoo.cards import Card, DataSource, Metric
@@ -29,7 +29,6 @@ from pointzoo.pretrain.loop import CHECKPOINT
 from pointzoo.tasks.evaluation import ProbeResult
 from pointzoo.weights import MODEL_FILE, load_folder, sample_cloud, save_encoder
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = "vit3d_tiny.dcglr_shapes"
 RESULTS = ROOT / "docs" / "results" / "sh3d21.json"
 ATTENTION_CLASSES = ("chair", "table", "lamp", "bed", "cabinet")
@@ -69,9 +68,8 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="command that made the run")
     parser.add_argument("--hardware", required=True)
     options = parser.parse_args()
-    steps = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
     settings = read_facts(options.run / CHECKPOINT)["config"]
-    target = ROOT / "weights_cards" / NAME
+    target = CARDS / NAME
     card = Card(
         name=NAME,
         architecture="vit3d_tiny",
@@ -83,7 +81,7 @@ def main() -> None:
         seed=settings["seed"],
         commit=options.commit,
         hardware=options.hardware,
-        hours=_hours(steps, settings["batch_size"]),
+        hours=hours(options.run, settings["batch_size"]),
         results=_results(json.loads(RESULTS.read_text())),
         intended_use=INTENDED_USE,
         limitations=LIMITATIONS,
@@ -97,21 +95,10 @@ def main() -> None:
 
 def _source(corpus: Path) -> DataSource:
     manifest = read_manifest(corpus)
-    authors = Counter(record.author for record in manifest.records)
     (licence,) = {record.licence for record in manifest.records}
-    shapes = f"{len(manifest.records):,} shapes"
-    digest = hashlib.sha256((corpus / MANIFEST).read_bytes()).hexdigest()[:12]
-    name = f"{manifest.header.name}: {shapes} (`{manifest.header.command}`, manifest {digest})"
-    author = next(iter(authors)) if len(authors) == 1 else f"{len(authors)} authors, named below"
-    return DataSource(name, author, licence.lower())
-
-
-def _hours(lines: Sequence[dict[str, Any]], batch_size: int) -> float:
-    """Sum the time of the steps; pauses between the parts of a resumed run do not count."""
-    steps = [line for line in lines if line["kind"] == "step"]
-    every = steps[1]["step"] - steps[0]["step"]
-    seconds: float = sum(batch_size * every / line["clouds_per_second"] for line in steps)
-    return round(seconds / 3600, 2)
+    what = f"{manifest.header.name}: {len(manifest.records):,} shapes"
+    authors = (record.author for record in manifest.records)
+    return source(corpus / MANIFEST, what, manifest.header.command, authors, licence)
 
 
 def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
@@ -138,10 +125,9 @@ def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
 
 
 def _notes(corpora: Sequence[Path]) -> str:
-    authors = Counter(
+    names = author_list(
         record.author for corpus in corpora for record in read_manifest(corpus).records
     )
-    names = "; ".join(f"{name} ({count})" for name, count in sorted(authors.items()))
     return f"""## What it looks at
 
 Attention of the class token, one row per shape, one column per head (shapes it never saw):
@@ -163,14 +149,13 @@ The run:
 
 ## To repeat it
 
-The run was stopped and resumed: up to step 796 its schedules were those of a run of 3,500 steps
-(at commit d2b03b6), up to step 1,296 those of 2,600, then those of 2,300. The Infinigen corpus was
-built before its builder made Blender independent of memory addresses: building it again gives the
-same objects, but for about a quarter of the factories other points on them.
+The commands above build both corpora again, byte for byte, and train from the seed. The run was not
+interrupted. Another processor, number of threads or version of PyTorch rounds otherwise, so that
+the weights will not be equal, only as good.
 
 ## Authors of the training data
 
-Number of shapes in brackets. {names}."""
+Number of shapes in brackets. {names}"""
 
 
 def _pictures(run: Path, measured_on: Path, target: Path) -> None:

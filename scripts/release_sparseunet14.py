@@ -1,0 +1,221 @@
+"""Make weights_cards/sparseunet14.msc_rooms out of a finished run: weight, card and pictures.
+
+    python scripts/release_sparseunet14.py RUN --rooms ROOMS --commit ... --command ...
+
+RUN is the folder of `pointzoo pretrain msc`. The figures of the card come from
+docs/results/rooms.json, so run benchmarks/rooms_labels.py on the weights first. The checksum that
+is printed belongs into pointzoo/zoo.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from release_card import CARDS, ROOT, author_list, hours, source
+
+from pointzoo import viz
+from pointzoo.cards import Card, DataSource, Metric
+from pointzoo.cloud import PointCloud
+from pointzoo.data import PointDataset, open_dataset
+from pointzoo.data.rooms import MANIFEST, RoomsManifest, read_rooms_manifest
+from pointzoo.pretrain.checkpoint import load_checkpoint, read_facts
+from pointzoo.pretrain.loop import CHECKPOINT
+from pointzoo.pretrain.msc import MSC, MSCConfig
+from pointzoo.pretrain.scene_views import SceneAugmentation
+from pointzoo.weights import MODEL_FILE, load_folder, save_encoder
+from pointzoo.zoo import create_encoder
+
+NAME = "sparseunet14.msc_rooms"
+RESULTS = ROOT / "docs" / "results" / "rooms.json"
+SHOWN = 3
+"""Rooms in a picture: the first of the test rooms, none of them chosen."""
+CUT = 2.1
+"""Metres above the floor from which a picture of a room leaves everything out."""
+
+SUMMARY = """A SparseUNet with 14 convolutional layers that gives every point of a coloured indoor
+scan a feature, pretrained without labels by Masked Scene Contrast (arXiv 2303.14191) on rooms that
+were composed of free furniture models and scanned by a simulated camera. It reads colours and
+normals in voxels of 5 cm; either may be missing."""
+
+INTENDED_USE = """Point features of indoor scans in metres, z up, for few labels, linear probes,
+clustering, or as a start for fine-tuning on a segmentation of your own."""
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the finished run")
+    parser.add_argument("--rooms", type=Path, required=True, help="the corpus of rooms")
+    parser.add_argument("--commit", required=True, help="commit the run was made at")
+    parser.add_argument("--command", required=True, help="command that made the run")
+    parser.add_argument("--hardware", required=True)
+    options = parser.parse_args()
+    facts = read_facts(options.run / CHECKPOINT)
+    config = facts["config"]
+    manifest = read_rooms_manifest(options.rooms)
+    card = Card(
+        name=NAME,
+        architecture="sparseunet14",
+        summary=SUMMARY,
+        license="apache-2.0",
+        code_license="apache-2.0",
+        sources=_sources(options.rooms, manifest),
+        command=options.command,
+        seed=config["seed"],
+        commit=options.commit,
+        hardware=options.hardware,
+        hours=hours(options.run, config["batch_size"]),
+        results=_results(json.loads(RESULTS.read_text())),
+        intended_use=INTENDED_USE,
+        limitations=_limitations(manifest, facts["step"] * config["batch_size"]),
+        notes=_notes(manifest),
+    )
+    target = CARDS / NAME
+    encoder = load_folder(options.run / "weights")
+    save_encoder(encoder, target, architecture="sparseunet14", card=card)
+    _pictures(options.run, open_dataset(options.rooms, "test"), target)
+    sys.stdout.write(f"{hashlib.sha256((target / MODEL_FILE).read_bytes()).hexdigest()}\n")
+
+
+def _trained_on(manifest: RoomsManifest) -> dict[str, str]:
+    """Return author of each model that stands in a room of the training split."""
+    used = {name for room in manifest.rooms if room.split == "train" for name in room.models}
+    return {model.name: model.author for model in manifest.models if model.name in used}
+
+
+def _sources(rooms: Path, manifest: RoomsManifest) -> tuple[DataSource, ...]:
+    """Return one source per licence of the models."""
+    authors = _trained_on(manifest)
+    groups = defaultdict(list)
+    for model in manifest.models:
+        if model.name in authors:
+            groups[model.licence].append(model.author)
+    return tuple(
+        source(
+            rooms / MANIFEST,
+            f"{manifest.header.name}: {len(names)} models of furniture",
+            manifest.header.command,
+            names,
+            licence,
+        )
+        for licence, names in sorted(groups.items())
+    )
+
+
+def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
+    """Return mean and spread over the seeds of every task, amount of labels and test set."""
+    values: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
+    for cell in stored["cells"]:
+        if cell["encoder"] == NAME:
+            for test, score in cell["scores"].items():
+                key = (cell["task"], cell["labels"], test, cell["weights"])
+                values[key].append(100 * score["miou"])
+    return tuple(
+        Metric(f"mIoU on {test}, {task}, {labels}, {weights}", _spread(found), stored["command"])
+        for (task, labels, test, weights), found in values.items()
+    )
+
+
+def _spread(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
+    return f"{statistics.mean(values):.1f} %{deviation} ({seeds})"
+
+
+def _limitations(manifest: RoomsManifest, scenes: int) -> str:
+    rooms = sum(room.split == "train" for room in manifest.rooms)
+    return f"""- It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million, of real ones.
+  Train your own for serious work (`pointzoo pretrain msc`, which goes on from this weight with
+  `--encoder {NAME}`).
+- The rooms are composed and their scan is simulated. How far its features carry over to real scans
+  was not measured; the test rooms come from the same program, with furniture it never saw.
+- It knows rooms of a few metres with furniture, in metres, with z up and the colours and normals of
+  a scan. Outdoor scenes, large halls, single objects and aerial scans were not in its data.
+- Voxels of 5 cm: what is smaller shares a feature with its surroundings.
+- Its figures are for classes of the furniture that it was trained on, by other models of them."""
+
+
+def _notes(manifest: RoomsManifest) -> str:
+    return f"""## What it learnt
+
+Rooms it never saw: as scanned, with hidden patches (black), and the hidden patches as it fills
+them in (the paper's Fig. 5):
+
+![hidden patches and their reconstruction](reconstruction.png)
+
+Point features of the same rooms, first three principal components as colours, beside those of the
+same network with random weights:
+
+![principal components](components.png)
+
+The run:
+
+![training curves](training.png)
+
+## To repeat it
+
+The command under "Trained on" builds the rooms again, byte for byte. Another processor, number of
+threads or version of PyTorch rounds otherwise, so that the weights will not be equal, only as good.
+
+## Authors of the furniture
+
+Number of models in brackets. {author_list(_trained_on(manifest).values())}"""
+
+
+def _pictures(run: Path, rooms: PointDataset, target: Path) -> None:
+    objective = _objective(run)
+    shown = {rooms.names[row]: _open_box(rooms[row]) for row in range(SHOWN)}
+    hidden = {}
+    for name, room in shown.items():
+        found = objective.reconstruct(room, torch.Generator().manual_seed(0))
+        masked = np.where(found.mask[:, None], 0.0, found.colors)
+        columns = {"scan": found.colors, "hidden": masked, "reconstructed": found.predicted}
+        hidden[name] = {title: (found.coords, colors) for title, colors in columns.items()}
+    viz.clouds_figure(hidden, target / "reconstruction.png", view=(-60.0, 50.0), size=230)
+    encoder = load_folder(target)
+    torch.manual_seed(0)
+    random = create_encoder("sparseunet14", **encoder.config.to_dict())
+    features = {}
+    for name, room in shown.items():
+        columns = {"scan": np.asarray(room.colors)}
+        for title, network in (("pretrained", encoder), ("random weights", random)):
+            columns[title] = viz.pca_colors(network.extract(room).point)
+        features[name] = {title: (room.coords, colors) for title, colors in columns.items()}
+    viz.clouds_figure(features, target / "components.png", view=(-60.0, 50.0), size=230)
+    keys = (
+        *("contrast_loss", "color_loss", "normal_loss", "positive_cosine", "negative_cosine"),
+        *("point_rank", "effective_rank", "lr"),
+    )
+    viz.training_figure(run / "log.jsonl", target / "training.png", keys=keys)
+
+
+def _objective(run: Path) -> MSC:
+    """Return network, token and heads as the run left them."""
+    settings = read_facts(run / CHECKPOINT)["config"]
+    weight = settings["normal_weight"]
+    views = SceneAugmentation(grid_size=settings["views"]["grid_size"])
+    config = MSCConfig(
+        views=views, mask_rate=settings["mask_rate"], mask_size=settings["mask_size"],
+        normal_weight=weight,
+    )  # fmt: skip
+    objective = MSC(load_folder(run / "weights"), config)
+    load_checkpoint(run / CHECKPOINT, objective, objective.optimizer())
+    return objective
+
+
+def _open_box(room: PointCloud) -> PointCloud:
+    """Leave out the upper part of a room, so that one can look in."""
+    return room.select(room.coords[:, 2] < room.coords[:, 2].min() + CUT)
+
+
+if __name__ == "__main__":
+    main()
