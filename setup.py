@@ -20,8 +20,8 @@ core = Extension(
 )
 sparse = Extension(
     "pointzoo.ops.sparse._sparse",
-    sources=["pointzoo/ops/sparse/_sparse.c", "pointzoo/ops/sparse/_voxels.c"],
-    depends=["pointzoo/ops/sparse/_kernels.h"],
+    sources=[f"pointzoo/ops/sparse/{name}.c" for name in ("_sparse", "_bfloat16", "_voxels")],
+    depends=["pointzoo/ops/sparse/_sparse.h", "pointzoo/ops/sparse/_kernels.h"],
     extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", *openmp],
     extra_link_args=openmp,
     define_macros=[("Py_LIMITED_API", "0x030A0000")],

@@ -17,32 +17,9 @@
  * (same soname) hands them our work; any other pool would compete with them.
  */
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#ifdef _OPENMP
-#include <omp.h>
-#define thread_number() omp_get_thread_num()
-#else
-#define thread_number() 0
-#endif
-
-#if !defined(__GNUC__)
-#error "needs GCC or Clang; without this file pointzoo computes in PyTorch"
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "_sparse.h"
 
 enum { MOST_ROWS = 12, MOST_VECS = 4, AHEAD = 12 /* rows of a panel to prefetch */ };
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t ceil_div(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
 /* ---- kernels for each instruction set ----------------------------------------------------------- */
 
@@ -90,26 +67,25 @@ typedef struct {
 #endif
 #include "_kernels.h"
 
-static int ceiling = 2; /* the best instruction set that may be used; lowered by tests */
+static int ceiling = 3; /* the best instruction set that may be used; lowered by tests */
 
-/* Allow instruction sets up to `level` (0 what the compiler assumes, 1 AVX2, 2 AVX-512); returns
- * the one in use from now on. */
+/* Allow instruction sets up to `level` (0 what the compiler assumes, 1 AVX2, 2 AVX-512, 3 AMX with
+ * bfloat16), or leave it so below 0; returns the one in use from now on. */
 int pointzoo_sparse_level(int level) {
-    ceiling = level;
+    int best = 0;
+    if (level >= 0) ceiling = level;
 #if defined(__x86_64__)
-    int best = __builtin_cpu_supports("avx512f")                                    ? 2
-               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1
-                                                                                  : 0;
-    return best < ceiling ? best : ceiling;
-#else
-    return 0;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = 1;
+    if (__builtin_cpu_supports("avx512f")) best = 2;
+    if (has_amx()) best = 3;
 #endif
+    return best < ceiling ? best : ceiling;
 }
 
 static const Kernels *kernels(void) {
 #if defined(__x86_64__)
     int level = pointzoo_sparse_level(ceiling);
-    if (level == 2) return &kernels_avx512;
+    if (level >= 2) return &kernels_avx512;
     if (level == 1) return &kernels_avx2;
 #endif
     return &kernels_plain;
@@ -138,19 +114,7 @@ INLINE int64_t panel_vecs(const Panels *p, int64_t panel) {
     return panel < p->count - 1 ? p->vecs : p->last;
 }
 
-/* Run kernels over `n` rows, as few and as equal blocks as registers allow. */
-#define IN_BLOCKS(n, most, at, size)                                                               \
-    for (int64_t blocks_ = ceil_div(n, most), b_ = 0, at = 0, size;                                \
-         b_ < blocks_ && (size = (n) * (b_ + 1) / blocks_ - at, 1); at += size, b_++)
-
 /* ---- products ------------------------------------------------------------------------------------ */
-
-typedef struct {
-    int64_t rows, tile, offsets;
-    const int64_t *starts;
-    const int32_t *in;
-    const int32_t *out;
-} Tiles;
 
 typedef struct {
     const float *scale, *shift, *residual; /* scale NULL: nothing but the sums; residual NULL: none */
@@ -252,8 +216,8 @@ int pointzoo_sparse_convolve(const float *x, const float *w, const int64_t *w_st
                      columns, {scale, shift, residual, (int)relu}};
     int64_t width = c.panels.width, tiles = ceil_div(rows, tile);
     int64_t groups = tiles >= 16 * threads ? 1 : c.panels.count; /* few tiles: share out panels */
-    c.packed = malloc((size_t)(offsets * depth * width) * sizeof *c.packed);
-    float *sums = malloc((size_t)(threads * tile * width) * sizeof *sums);
+    c.packed = reserve(offsets * depth * width * (int64_t)sizeof *c.packed);
+    float *sums = reserve(threads * tile * width * (int64_t)sizeof *sums);
     int failed = !c.packed || !sums;
     if (!failed) {
 #pragma omp parallel num_threads(threads)
@@ -268,22 +232,19 @@ int pointzoo_sparse_convolve(const float *x, const float *w, const int64_t *w_st
             }
         }
     }
-    free(c.packed);
-    free(sums);
+    release(c.packed);
+    release(sums);
     return failed;
 }
 
 /* ---- gradient of the weights --------------------------------------------------------------------- */
 
-/* The rows are cut into parts, whose number does not depend on that of the threads: each part adds
- * to weights of its own, which are summed in order at the end. A unit of work is a part and a group
- * of kernel offsets: a large group finds its rows in the cache, small ones can be shared out. */
-enum { PART = 4096, MOST_PARTS = 8, BATCH = 256, SKEW = 16 };
+enum { BATCH = 256, SKEW = 16 };
 
 typedef struct {
     Convolution c;
-    int64_t parts, part_tiles, group; /* parts; tiles of a part; offsets of a unit */
-    float *weights;                   /* of all parts; where there is one, the result */
+    Parts parts;
+    float *weights; /* of all parts; where there is one, the result */
 } Gradient;
 
 /* Rows of some pairs side by side: x with SKEW floats between rows, as strides of a power of two
@@ -326,13 +287,14 @@ static void accumulate_batch(const Convolution *c, const Batch *b, float *w) {
 static void accumulate_unit(const Gradient *g, int64_t unit, float *room) {
     const Convolution *c = &g->c;
     const Tiles *t = &c->tiles;
-    int64_t size = c->depth * c->columns, groups = ceil_div(t->offsets, g->group);
-    int64_t first = unit % groups * g->group, part = unit / groups;
-    int64_t end = least((part + 1) * g->part_tiles, ceil_div(t->rows, t->tile));
+    const Parts *parts = &g->parts;
+    int64_t size = c->depth * c->columns, part = unit / parts->groups;
+    int64_t first = unit % parts->groups * parts->group;
+    int64_t tile = part * parts->tiles, end = least(tile + parts->tiles, ceil_div(t->rows, t->tile));
     float *w = g->weights + part * t->offsets * size;
     Batch b = {room, room + BATCH * (c->depth + SKEW), 0};
-    for (int64_t tile = part * g->part_tiles; tile < end; tile++)
-        for (int64_t k = first; k < least(first + g->group, t->offsets); k++) {
+    for (; tile < end; tile++)
+        for (int64_t k = first; k < least(first + parts->group, t->offsets); k++) {
             const int64_t *starts = t->starts + tile * t->offsets + k;
             for (int64_t from = starts[0]; from < starts[1]; from += b.count) {
                 collect(c, tile, from, least(starts[1] - from, BATCH), &b);
@@ -346,7 +308,7 @@ static void add_parts(const Gradient *g, int64_t k, float *w) {
     int64_t size = g->c.depth * g->c.columns, all = g->c.tiles.offsets * size;
     for (int64_t i = k * size; i < (k + 1) * size; i++) {
         float sum = 0;
-        for (int64_t part = 0; part < g->parts; part++) sum += g->weights[part * all + i];
+        for (int64_t part = 0; part < g->parts.count; part++) sum += g->weights[part * all + i];
         w[i] = sum;
     }
 }
@@ -364,30 +326,27 @@ int pointzoo_sparse_gradient(const float *x, float *y, int64_t depth, int64_t co
     if (!rows) return memset(w, 0, (size_t)(offsets * depth * columns) * sizeof *w), 0;
     Gradient g = {.c = {{rows, tile, offsets, starts, in, out}, panels_of(columns), x, NULL, y,
                         depth, columns, {0}}};
-    int64_t size = offsets * depth * columns;
-    int64_t tiles = ceil_div(rows, tile), parts = least(ceil_div(rows, PART), MOST_PARTS);
-    g.part_tiles = ceil_div(tiles, parts);
-    g.parts = ceil_div(tiles, g.part_tiles);
-    g.group = g.parts >= 4 * threads ? offsets : ceil_div(offsets * g.parts, 8 * threads);
-    g.weights = g.parts > 1 ? malloc((size_t)(g.parts * size) * sizeof *w) : w;
-    int64_t space = BATCH * (depth + SKEW + columns), groups = ceil_div(offsets, g.group);
-    float *room = malloc((size_t)(threads * space) * sizeof *room);
+    int64_t size = depth * columns, space = BATCH * (depth + SKEW + ceil_div(columns, 16) * 16);
+    g.parts = parts_of(&g.c.tiles, threads);
+    int64_t parts = g.parts.count;
+    g.weights = parts > 1 ? reserve(parts * offsets * size * (int64_t)sizeof *w) : w;
+    float *room = reserve(threads * space * (int64_t)sizeof *room);
     int failed = !g.weights || !room;
     if (!failed) {
 #pragma omp parallel num_threads(threads)
         {
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < g.parts * offsets; i++)
-                memset(g.weights + i * depth * columns, 0, (size_t)(depth * columns) * sizeof *w);
+            for (int64_t i = 0; i < parts * offsets; i++)
+                memset(g.weights + i * size, 0, (size_t)size * sizeof *w);
 #pragma omp for schedule(dynamic)
-            for (int64_t i = 0; i < g.parts * groups; i++)
+            for (int64_t i = 0; i < parts * g.parts.groups; i++)
                 accumulate_unit(&g, i, room + thread_number() * space);
 #pragma omp for schedule(static)
-            for (int64_t k = 0; k < (g.parts > 1 ? offsets : 0); k++) add_parts(&g, k, w);
+            for (int64_t k = 0; k < (parts > 1 ? offsets : 0); k++) add_parts(&g, k, w);
         }
     }
-    if (g.weights != w) free(g.weights);
-    free(room);
+    if (g.weights != w) release(g.weights);
+    release(room);
     return failed;
 }
 

@@ -68,14 +68,14 @@ def submanifold_conv(
     """
     x, weight = _checked(x, weight, kernel_map.num_voxels, kernel_map.kernel_size**3)
     if kernel_map.kernel_size == 1:
-        return _finish(x @ weight[0], epilogue)
+        return _finish(x @ weight[0].to(x.dtype), epilogue)
     twins = kernel_map.twins
     if twins is None:
         return _convolve(x, weight, kernel_map.pairs, None, epilogue)
     sums = _sum_twins(x, twins)
     out = _convolve(sums, weight, kernel_map.pairs).index_select(0, twins.voxel)
     others = x.index_select(0, twins.rows) - sums.index_select(0, twins.voxel[twins.rows])
-    own = others @ weight[len(weight) // 2]
+    own = others @ weight[len(weight) // 2].to(x.dtype)
     return _finish(out.index_add(0, twins.rows, own.to(out.dtype)), epilogue)
 
 
@@ -146,8 +146,8 @@ def _checked(x: Tensor, weight: Tensor, rows: int, offsets: int) -> tuple[Tensor
     if torch.is_autocast_enabled(x.device.type):
         kind = torch.get_autocast_dtype(x.device.type)
         kind = kind if x.device.type != "cpu" or core.fast(kind) else torch.float32
-        return x.to(kind), weight.to(kind)
-    return x, weight.to(x.dtype)
+        return x.to(kind), weight
+    return x, weight
 
 
 def _convolve(

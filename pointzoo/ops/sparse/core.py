@@ -1,8 +1,8 @@
 """The one door through which the compiled core of sparse convolution comes in.
 
-``_sparse.c`` (products) and ``_voxels.c`` (order and pairs) are one library, loaded with ctypes
-after torch, so that both share one OpenMP runtime; a call releases the GIL.
-``POINTZOO_COMPILED=0`` in the environment turns it off.
+``_sparse.c`` (products), ``_bfloat16.c`` (those too) and ``_voxels.c`` (order and pairs) are one
+library, loaded with ctypes after torch, so that both share one OpenMP runtime; a call releases the
+GIL. ``POINTZOO_COMPILED=0`` in the environment turns it off.
 
 Shapes: M voxels (sorted, all different), P pairs, K kernel offsets.
 """
@@ -29,8 +29,11 @@ _SIGNATURES = {
     "count": [*_GRID, _COUNT, _COUNT, _POINTER, _POINTER],
     "fill": [*_GRID, _COUNT, _COUNT, *[_POINTER] * 4],
     "convolve": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
+    "convolve_bf16": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
+    "gradient_bf16": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
     "gradient": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
 }
+_AMX = 3
 _TILE = 256
 """Rows of a tile: with 256 channels, a quarter of a megabyte of cache."""
 
@@ -74,16 +77,25 @@ def multiplies(x: Tensor) -> bool:
 
 def fast(dtype: torch.dtype) -> bool:
     """Say whether the CPU multiplies ``dtype`` at least as fast as float32."""
+    if dtype == torch.bfloat16:
+        return compiled() and instruction_set() == _AMX
     return dtype == torch.float32
 
 
-def instruction_set(limit: int = 2) -> int:
-    """Choose the best instruction set up to ``limit``, and return it.
+def instruction_set(limit: int | None = None) -> int:
+    """Return the best instruction set in use, 0 where the core is not compiled.
+
+    Args:
+        limit: Use none above it from now on; None leaves the limit as it is, at first none.
 
     Returns:
-        0 for what the compiler takes for granted, 1 for AVX2, 2 for AVX-512.
+        0 for what the compiler takes for granted, 1 for AVX2, 2 for AVX-512, 3 for AVX-512 and, for
+        bfloat16, AMX.
     """
-    return int(_loaded().pointzoo_sparse_level(limit))
+    library = _library()
+    return (
+        0 if library is None else int(library.pointzoo_sparse_level(-1 if limit is None else limit))
+    )
 
 
 def _loaded() -> ctypes.CDLL:
@@ -229,30 +241,40 @@ def convolve(
         residual: (rows, Cout) or None.
         relu: Whether a ReLU follows, if there is ``scale``.
     """
-    kind, (depth, columns) = x.dtype, weight.shape[1:]
-    x, weight = _single(x), weight.detach().to(torch.float32)
+    kind, (depth, columns), function = x.dtype, weight.shape[1:], _function("convolve", x)
+    stored = torch.bfloat16 if function.endswith("bf16") else torch.float32
+    x, weight = _plain(x, stored), weight.detach().to(torch.float32)
     strides = list(weight.stride())
     weight = weight[-1] if reverse else weight
     strides[0] = -strides[0] if reverse else strides[0]
     y = x.new_empty(tiles.rows, columns)
-    epilogue = [None if part is None else _single(part) for part in (scale, shift, residual)]
+    kinds = (scale, torch.float32), (shift, torch.float32), (residual, stored)
+    epilogue = [None if part is None else _plain(part, dtype) for part, dtype in kinds]
     sizes = torch.tensor(strides), depth, columns
-    _call("convolve", x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
+    _call(function, x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
     return y.to(kind)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
     """Return (K, Cin, Cout), float32: ``x`` transposed times ``grad (rows, Cout)`` over pairs."""
-    x, columns = _single(x), grad.shape[1]
-    width = _loaded().pointzoo_sparse_width(columns)
-    grad = _single(grad)
+    function, columns = _function("gradient", x), grad.shape[1]
+    if function.endswith("bf16"):
+        stored, width = torch.bfloat16, columns
+    else:
+        stored, width = torch.float32, _loaded().pointzoo_sparse_width(columns)
+    x, grad = _plain(x, stored), _plain(grad, stored)
     if width != columns:
         grad = torch.nn.functional.pad(grad, (0, width - columns))
-    total = x.new_empty(tiles.offsets, x.shape[1], width)
-    _call("gradient", x, grad, x.shape[1], width, *tiles.plain, total)
+    total = x.new_empty(tiles.offsets, x.shape[1], width, dtype=torch.float32)
+    _call(function, x, grad, x.shape[1], width, *tiles.plain, total)
     return total[..., :columns]
 
 
-def _single(x: Tensor) -> Tensor:
-    """Return ``x`` as the core reads it: float32, one row after the other."""
-    return x.detach().to(torch.float32).contiguous()
+def _function(name: str, x: Tensor) -> str:
+    """Return the function that computes with ``x``; without AMX, bfloat16 becomes float32."""
+    return f"{name}_bf16" if x.dtype == torch.bfloat16 and fast(x.dtype) else name
+
+
+def _plain(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``x`` as the core reads it, one row after the other."""
+    return x.detach().to(dtype).contiguous()
