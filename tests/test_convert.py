@@ -65,10 +65,14 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
     "backbone": lambda s: {"state_dict": prefixed(s, "backbone.")},
     "both": lambda s: {"state_dict": prefixed(s, "module.backbone.")},
     "twice in parallel": lambda s: prefixed(s, "module.module."),
+    "under another name": lambda s: {"state_dict": {
+        **prefixed({**s, **FINAL}, "model.net.backbone."), **prefixed(SEGMENTATION, "model.net."),
+    }},
     "trainer": lambda s: {
         "epoch": 3, "state_dict": prefixed({**s, **FINAL}, "module.backbone."),
         "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{}]},
         "scheduler": {"last_epoch": 9}, "scaler": None, "best_metric_value": np.float64(0.7),
+        "curve": np.arange(3.0),
     },
     "pre-training": lambda s: {
         "state_dict": prefixed({**prefixed(s, "backbone."), **MSC}, "module."),
@@ -226,12 +230,15 @@ BROKEN: dict[str, tuple[Callable[[State], object], str]] = {
     "a missing tensor": (_without("enc.1.block1.bn2.bias"), "1 missing: enc.1.block1.bn2.bias"),
     "a left-over tensor": (_with("enc.0.extra", (3,)), "1 left over: enc.0.extra"),
     "something beside the backbone": (
-        lambda s: {**prefixed(s, "backbone."), "other.weight": torch.ones(1)}, "left over.*other"),
+        lambda s: {**prefixed(s, "backbone."), "other.weight": torch.ones(1)}, "left over: other"),
     "another shape": (_with("enc.0.block0.conv1.weight", (6, 3, 3, 3, 5)), "27 x 6 x 6"),
     "a kernel that is none": (_with("enc.0.block0.conv1.weight", (6, 3, 2, 3, 6)), "conv1.weight"),
     "a stem of spconv 1": (_with("conv_input.0.weight", (5, 5, 5, 6, 4)), "125 x 4 x 4|125 x 6"),
-    "a flat stem": (_with("conv_input.0.weight", (6, 4)), "the stem conv_input"),
-    "no stem": (_without("conv_input"), "the stem conv_input"),
+    "a flat stem": (_with("conv_input.0.weight", (6, 4)), "five axes"),
+    "no stem": (_without("conv_input"), "the stem of a SpUNet-v1m1"),
+    "no stage": (lambda s: {k: v for k, v in s.items() if "conv_input" in k}, "0 stages"),
+    "student and teacher": (
+        lambda s: {**prefixed(s, "student."), **prefixed(s, "teacher.")}, "2 stems"),
     "a gap in the blocks": (_without("enc.1.block0"), "without gaps"),
     "a gap in the stages": (_without("down.0"), "without gaps"),
     "a stage without blocks": (_without("enc.1"), "blocks in each"),
@@ -246,8 +253,8 @@ BROKEN: dict[str, tuple[Callable[[State], object], str]] = {
     "no tensor": (lambda s: {**s, "up.0.0.weight": 3}, "something else: up.0.0.weight"),
     "NaN": (_with("up.0.1.running_mean", (6,)), "finite"),
     "negative variances": (lambda s: {**s, "up.0.1.running_var": -torch.ones(6)}, "finite"),
-    "one name twice": (lambda s: {**s, "module.up.0.0.weight": torch.ones(1)}, "under one name"),
-    "nothing": (lambda _: {}, "the stem conv_input"),
+    "one name twice": (lambda s: {**s, "module.up.0.0.weight": torch.ones(1)}, "left over: module"),
+    "nothing": (lambda _: {}, "the stem of a SpUNet-v1m1"),
     "PPT": (
         lambda s: {**s, "backbone.enc.0.block0.bn1.bns.ScanNet.weight": torch.ones(3)},
         "Not supported, because.*SpUNet-v1m3"),

@@ -74,15 +74,16 @@ class _Ignored:
 
 
 _NUMPY_NAMES = (
-    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
     "numpy.dtypes.Float32DType", "numpy.dtypes.Float64DType", "numpy.dtypes.Int64DType",
 )  # fmt: skip
-"""What a metric beside the state dict is pickled as (``best_metric_value``)."""
+"""What figures beside the state dict are pickled as (``best_metric_value``)."""
 
 
 @contextmanager
 def _harmless_globals() -> Iterator[None]:
-    """Let torch read numpy numbers as nothing; their own constructors are never called."""
+    """Let torch read numpy values as nothing; their own constructors are never called."""
     before = torch.serialization.get_safe_globals()
     stand_ins: list[Any] = []
     for full in _NUMPY_NAMES:

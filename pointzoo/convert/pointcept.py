@@ -32,6 +32,8 @@ State = dict[str, Tensor]
 HEADS = ("final", "mask_token", "color_head", "normal_head", "seg_head", "bias_head", "cls_head")
 """What Pointcept puts on or beside the backbone in pre-training (MSC), segmentation, PointGroup."""
 
+_STEM = "conv_input.0.weight"
+
 _FOREIGN = (
     (
         r"(^|\.)(embedding_table|class_embedding|.*\.bns\.|.*\.modulation\.|conv_input\.conv\.)",
@@ -137,24 +139,32 @@ def convert_pointcept(
 def split_state(loaded: Mapping[str, Any]) -> tuple[State, tuple[str, ...]]:
     """Return the tensors of the backbone without prefixes, and the keys that were dropped.
 
+    The backbone is where the stem is (``module.backbone.conv_input``, say); heads are beside it or
+    at its end.
+
     Raises:
-        WeightError: It is another network, a value is no tensor of numbers, or a name occurs twice.
+        WeightError: It is another network, there are several, something is neither backbone nor
+            head, or a value is no tensor.
     """
-    bare = {key: re.sub(r"^(module\.)+", "", key) for key in loaded}
-    wrapped = any(name.startswith("backbone.") for name in bare.values())
+    _refuse_other_networks(loaded)
+    prefixes = [key.removesuffix(_STEM) for key in loaded if key.endswith(_STEM)]
+    if len(prefixes) != 1:
+        got = f"{len(prefixes)} stems" if prefixes else f"{len(loaded)} keys: {_some(loaded)}"
+        raise _wrong(f"the stem of a SpUNet-v1m1, {_STEM}, once", got)
+    inside, beside = prefixes[0], prefixes[0].removesuffix("backbone.")
     state: State = {}
     dropped: list[str] = []
-    for key, name in bare.items():
-        own = name.removeprefix("backbone.")
-        if own.split(".")[0] in HEADS:
+    other: list[str] = []
+    for key, value in loaded.items():
+        if key.removeprefix(inside).split(".")[0] in HEADS:
             dropped.append(key)
-        elif wrapped and own == name:
-            state[f"beside the backbone: {name}"] = loaded[key]  # refused below, as left over
+        elif key.startswith(inside):
+            state[key.removeprefix(inside)] = value
         else:
-            state[own] = loaded[key]
-    if len(state) + len(dropped) != len(loaded):
-        raise _wrong("each tensor under one name", "several that only differ in their prefix")
-    _refuse_other_networks(state)
+            head = key.removeprefix(beside).split(".")[0] in HEADS
+            (dropped if head else other).append(key)
+    if other:
+        raise _wrong("a backbone and heads alone", f"{len(other)} left over: {_some(other)}")
     odd = [k for k, v in state.items() if not (isinstance(v, Tensor) and v.layout == torch.strided)]
     if odd:
         raise _wrong("tensors in the state dict", f"something else: {_some(odd)}")
@@ -181,11 +191,11 @@ def infer_config(
         ConfigError: ``channels`` do not fit the number of inputs.
     """
     stages = _count(state, r"down\.(\d+)\.")
-    stem = state.get("conv_input.0.weight")
-    if not stages or stem is None or stem.ndim != 5:
+    stem = state[_STEM]
+    if not stages or stem.ndim != 5:
         raise _wrong(
-            "the stem conv_input and the stages down.0 ... of SpUNet-v1m1",
-            f"{len(state)} tensors: {_some(state)}",
+            f"{_STEM} of five axes and the stages down.0 ... of SpUNet-v1m1",
+            f"shape {tuple(stem.shape)} and {stages} stages",
         )
     if not _count(state, r"up\.(\d+)\."):
         raise _wrong(
