@@ -123,7 +123,8 @@ def train_segmenter(
 
     Args:
         encoder: The encoder, on the device that is to be used.
-        scenes: Prepared by :func:`pointzoo.tasks.scenes.load_scene`; at least one label.
+        scenes: Prepared by :func:`pointzoo.tasks.scenes.load_scene`; may be a sequence that loads
+            a scene when it is asked for.
         classes: K.
         config: Settings.
         seed: Of the layer, the order of the scenes, the crops and the changes.
@@ -135,23 +136,18 @@ def train_segmenter(
     Raises:
         ConfigError: No point has a label.
     """
-    scenes = [scene for scene in scenes if bool((scene.labels >= 0).any())]
-    if not scenes:
-        raise ConfigError(
-            expected="scenes with labelled points", got="none", fix="Label some points."
-        )
     generator = np.random.default_rng(seed)
     model = _with_head(encoder, classes, seed)
     optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(config.steps))
-    order = _endless(len(scenes), generator)
+    order = _endless(scenes, generator)
     for _ in range(config.steps):
-        chosen = [scenes[next(order)] for _ in range(config.batch_size)]
+        chosen = [next(order) for _ in range(config.batch_size)]
         batch, labels = _draw(chosen, encoder.config.channels, config, generator)
         loss = train_step(model, optimizer, batch, labels, clip=config.clip)
         schedule.step()
         after_step(loss)
-    seen = [scenes[next(order)] for _ in range(config.statistics)]
+    seen = [next(order) for _ in range(config.statistics)]
     measure_statistics(model, (crop(scene, config.crop_points, generator) for scene in seen))
     return model.eval()
 
@@ -251,6 +247,16 @@ def _draw(
     return collate(change_scene(scene, config.changes, channels, generator) for scene in cut)
 
 
-def _endless(count: int, generator: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from generator.permutation(count).tolist()
+def _endless(
+    scenes: Sequence[LabelledScene], generator: np.random.Generator
+) -> Iterator[LabelledScene]:
+    """Yield the scenes with labels over and over, each time in another order."""
+    found = True
+    while found:
+        found = False
+        for row in generator.permutation(len(scenes)).tolist():
+            scene = scenes[row]
+            if bool((scene.labels >= 0).any()):
+                found = True
+                yield scene
+    raise ConfigError(expected="scenes with labelled points", got="none", fix="Label some points.")
