@@ -134,8 +134,8 @@ def _spread(values: list[float]) -> str:
 def _limitations(manifest: RoomsManifest, scenes: int) -> str:
     rooms = sum(room.split == "train" for room in manifest.rooms)
     return f"""- It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
-  real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this weight with
-  `--encoder {NAME}`).
+  real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
+  weight with `--encoder {NAME}`).
 - The rooms are composed and their scan is simulated. How far its features carry over to real scans
   was not measured; the test rooms come from the same program, with furniture it never saw.
 - It knows rooms of a few metres with furniture, in metres, with z up and the colours and normals of
