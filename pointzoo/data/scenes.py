@@ -97,9 +97,7 @@ def is_scenes(path: Path) -> bool:
     return any(any(path.glob("*/" * depth + "coord.npy")) for depth in range(_DEPTH + 1))
 
 
-def read_scenes(
-    path: Path, split: str | None = None, *, labels: str | None = None
-) -> SceneDataset:
+def read_scenes(path: Path, split: str | None = None, *, labels: str | None = None) -> SceneDataset:
     """Open scenes of ScanNet, ScanNet200, ARKitScenes or S3DIS as Pointcept preprocesses them.
 
     Args:
@@ -114,7 +112,11 @@ def read_scenes(
         ConfigError: There is no such split, or the scenes have no such labels.
     """
     folders = sorted(
-        {file.parent for depth in range(_DEPTH + 1) for file in path.glob("*/" * depth + "coord.npy")}
+        {
+            file.parent
+            for depth in range(_DEPTH + 1)
+            for file in path.glob("*/" * depth + "coord.npy")
+        }
     )
     if not folders:
         raise FormatError(

@@ -134,9 +134,7 @@ def _vertices(source: Any, scene: str, *, labelled: bool) -> PointCloud:
     )
 
 
-def vertex_normals(
-    vertices: NDArray[np.float64], faces: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def vertex_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float32]:
     """Unit normals (V, 3): sums of the cross products of the faces (F, 3) at each vertex."""
     corners = vertices[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -148,7 +146,8 @@ def vertex_normals(
         axis=1,
     )
     length = np.linalg.norm(total, axis=1, keepdims=True)
-    return (total / np.maximum(length, 1e-12)).astype(np.float32)
+    normals: NDArray[np.float32] = (total / np.maximum(length, 1e-12)).astype(np.float32)
+    return normals
 
 
 def _scannet20(nyu40: NDArray[Any]) -> NDArray[np.int64]:

@@ -161,7 +161,7 @@ def _items(python: Path, root: Path, place: _Place) -> list[Item]:
     return items
 
 
-def _mesh(triangles: NDArray[np.floating], colors: Image, label: str, name: str) -> Mesh:  # type: ignore[type-arg]
+def _mesh(triangles: NDArray[np.float32], colors: Image, label: str, name: str) -> Mesh:
     """Triangles of one object; colour by colour, the lost textures drawn."""
     parts = []
     palette, index = np.unique(colors, axis=0, return_inverse=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Numbers: TypeAlias = Sequence[float] | NDArray[Any]
 Image = NDArray[np.uint8]
 """A texture (height, width, 3), sRGB, first row on top."""
 
@@ -51,7 +52,7 @@ class Mesh:
         return self.triangles.min(axis=(0, 1)), self.triangles.max(axis=(0, 1))
 
     def moved(
-        self, position: Sequence[float] = (0.0, 0.0, 0.0), yaw: float = 0.0, scale: Any = 1.0
+        self, position: Numbers = (0.0, 0.0, 0.0), yaw: float = 0.0, scale: Any = 1.0
     ) -> Mesh:
         """Scale, then turn by ``yaw`` radians about z, then shift."""
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -114,9 +115,10 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
-def plain(color: Sequence[float]) -> Image:
+def plain(color: Numbers) -> Image:
     """Texture of one colour, 0..255."""
-    return np.clip(np.asarray(color), 0, 255).astype(np.uint8).reshape(1, 1, 3)
+    image: Image = np.clip(np.asarray(color), 0, 255).astype(np.uint8).reshape(1, 1, 3)
+    return image
 
 
 def quads(corners: Any, image: Image, uv: Any = None) -> Mesh:
@@ -144,10 +146,10 @@ def quads(corners: Any, image: Image, uv: Any = None) -> Mesh:
 
 
 def box(
-    size: Sequence[float],
+    size: Numbers,
     image: Image,
     *,
-    position: Sequence[float] = (0.0, 0.0, 0.0),
+    position: Numbers = (0.0, 0.0, 0.0),
     tile: float | None = None,
 ) -> Mesh:
     """A box that stands on its position, the middle of its lower side.

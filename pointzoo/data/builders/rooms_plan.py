@@ -5,13 +5,13 @@ The room is an axis-parallel rectangle, maybe less a corner; its floor is z = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pointzoo.data.builders.rooms_mesh import Mesh, hue_rotation
+from pointzoo.data.builders.rooms_mesh import Mesh, Numbers, hue_rotation
 from pointzoo.data.builders.rooms_pieces import Piece, Pieces
 
 Floats = NDArray[np.float64]
@@ -173,7 +173,7 @@ class Plan:
         highs = np.array([solid.high for solid in solids])
         return not ((low < highs - _SLACK) & (high > lows + _SLACK)).all(axis=1).any()
 
-    def block(self, low: Sequence[float], high: Sequence[float]) -> None:
+    def block(self, low: Numbers, high: Numbers) -> None:
         """Keep a box free of furniture."""
         self.solids.append(Solid(np.asarray(low, dtype=float), np.asarray(high, dtype=float)))
 
@@ -190,7 +190,7 @@ class Plan:
     def put(
         self,
         piece: Piece,
-        position: Sequence[float],
+        position: Numbers,
         yaw: float = 0.0,
         *,
         scale: float = 1.0,
@@ -317,22 +317,20 @@ class Plan:
         self, piece: Piece, support: Item, *, tries: int = 8, back: bool = False
     ) -> Item | None:
         """Put a small piece on top of another, or return None."""
-        if support.top is None:
+        if support.top is None or support.piece is None:
             return None
-        low, high = support.mesh.bounds
-        if support.piece is not None:
-            half = footprint(support.piece.size, support.yaw)
-            low, high = support.position[:2] - half, support.position[:2] + half
+        extent = footprint(support.piece.size, support.yaw)
+        low, high = support.position[:2] - extent, support.position[:2] + extent
         for _ in range(tries):
             yaw = support.yaw if back else float(self.rng.random() * 2 * np.pi)
             if back:
                 yaw += float(self.rng.normal(0, 0.15))
             half = footprint(piece.size, yaw)
-            space = (high[:2] - low[:2]) / 2 - half - 0.02
+            space = (high - low) / 2 - half - 0.02
             if (space < -0.03).any():
                 return None
             offset = (self.rng.random(2) * 2 - 1) * np.maximum(space, 0.0)
-            place = (low[:2] + high[:2]) / 2 + offset
+            place = (low + high) / 2 + offset
             item = self.put(piece, [*place, support.top + 0.002], yaw)
             if item is not None:
                 return item

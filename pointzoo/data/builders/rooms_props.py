@@ -63,7 +63,7 @@ def cover(
 ) -> Mesh:
     """A blanket or a heap of cloth: a wrinkled hill over a rectangle."""
     count = 14
-    y, x = np.mgrid[-1 : 1 : count * 1j, -1 : 1 : count * 1j]  # type: ignore[misc]
+    y, x = np.mgrid[-1 : 1 : count * 1j, -1 : 1 : count * 1j]
     edge = np.clip((1 - np.maximum(abs(x), abs(y))) * 4, 0, 1)
     wrinkles = textures.smooth_noise(rng, 16, 3.0)[:count, :count]
     z = edge * np.clip(thickness * (1 + 0.35 * wrinkles), 0.005, None)

@@ -38,7 +38,8 @@ class _Rule(NamedTuple):
 _RULES = (
     # Not for rooms.
     _Rule("", "", r".*", r"Exterior|Characters|Vehicles|Staircases"),
-    _Rule("", "", r"toy train|train$|urinal|motorbike|elevator|garage|chimney|pallet|fence|railing"),
+    _Rule("", "", r"toy train|train$|urinal|motorbike|elevator|garage|chimney|pallet|fence"),
+    _Rule("", "", r"railing"),
     _Rule("", "", r"contemporary living|shipping|mower|spiral|tatami|barnum|punching|dart|cone$"),
     _Rule("", "", r"shutter|plug$|switch$|socket$|hospital|urn$|wheelchair|parking|service hatch"),
     _Rule("", "", r"^double vanity|handrail|screen door|table tennis$"),
@@ -96,7 +97,8 @@ _RULES = (
     _Rule("broom", "", r"broom", r"Kitchen"),
     _Rule("worktop", "", r"microwave|small oven|coffee (machine|maker|brewer)|toaster|blender"
                          r"|mixer|boiler|deep fryer|knife stand|kitchen scale|bread box"
-                         r"|cooker$|utensils|paper towel|large pan|spice|kitchen tools", r"Kitchen"),
+                         r"|cooker$|utensils|paper towel|large pan|spice|kitchen tools",
+          r"Kitchen"),
     _Rule("tableware", "", r"plate|bowl|glass$|cup$|mug|bottle|apples|tray|teapot|vase|milk|cake"
                            r"|coffee press|pottery|jar|sugar|fruit|salad|bread|candle|chicken"
                            r"|hamburger|oil servers", r"Kitchen|Lights"),
@@ -132,7 +134,8 @@ _RULES = (
     _Rule("floor_lamp", "", r"^lamp$", r"Lights", (0.0, 0.7), (1.0, 2.0)),
     _Rule("table_lamp", "", r"lamp$|lantern", r"Lights", (0.1, 0.6), (0.15, 0.85)),
     # Plants.
-    _Rule("plant_big", "", r"plant|ficus|yucca|spathi|christmas", r"Living", (0.2, 1.4), (0.6, 2.1)),
+    _Rule("plant_big", "", r"plant|ficus|yucca|spathi|christmas", r"Living",
+          (0.2, 1.4), (0.6, 2.1)),
     _Rule("plant_small", "", r"plant|orchid|tulip|flowers|bamboo|bonsai|cactus|lily|christmas",
           r"Living", (0.0, 0.9), (0.05, 0.6)),
     _Rule("vase", "", r"vase", r"Misc"),
@@ -149,7 +152,8 @@ _RULES = (
     _Rule("toy", "", r"teddy|xylophone|doll|puzzle|rocking horse|toy|car model|biplane|rubik"
                      r"|soccer|basketball$", "", (0.05, 0.9)),
     _Rule("floor_thing", "", r"box$|crate|suitcase|backpack|handbag|briefcase|gift|trunck|basket$"
-                             r"|barrel|helmet|extinguisher|umbrella|newspaper", "", (0.1, 1.2), (0.05, 1.0)),
+                             r"|barrel|helmet|extinguisher|umbrella|newspaper",
+          "", (0.1, 1.2), (0.05, 1.0)),
     _Rule("bed_thing", "", r"folded clothes|dress$|jacket|trousers|skirt|^short$|^cap$|^hat$"),
     _Rule("office_thing", "", r"phone$|letter tray|penbox|calendar|stapler|headphones|book$|tablet"
                               r"|keyboard|clock$|glasses$|camera$|game$|chessboard|joystick",

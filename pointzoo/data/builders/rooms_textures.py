@@ -31,8 +31,9 @@ def smooth_noise(rng: np.random.Generator, side: int = SIDE, roughness: float = 
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     frequency = np.hypot(fx, fy)
     frequency[0, 0] = np.inf
-    field: Floats = np.fft.irfft2(spectrum * frequency ** (-roughness / 2), s=(side, side))
-    return (field - field.mean()) / max(float(field.std()), 1e-9)
+    field = np.fft.irfft2(spectrum * frequency ** (-roughness / 2), s=(side, side))
+    unit: Floats = (field - field.mean()) / max(float(field.std()), 1e-9)
+    return unit
 
 
 def pick_color(
