@@ -103,6 +103,16 @@ def inspect(file: Path) -> None:
     click.echo(inspect_file(file))
 
 
+@main.command()
+@click.option("--benchmark/--no-benchmark", default=True, show_default=True,
+              help="Measure how fast this machine computes.")  # fmt: skip
+def doctor(benchmark: bool) -> None:
+    """Say what this installation uses, and why not more."""
+    from pointzoo.doctor import examine, render
+
+    click.echo(render(examine(benchmark=benchmark)))
+
+
 @main.command(name="list")
 @click.argument("pattern", default="*")
 @click.option("--pretrained/--untrained", default=None, help="With or without trained weights.")
@@ -143,8 +153,12 @@ def info(name: str) -> None:
         ("reads", ", ".join(channels)),
         ("point features", f"{found.out_channels} channels"),
         ("scene feature", f"{found.scene_channels} channels"),
-        ("points", "any number" if found.max_points is None else
-                   f"any number; above {found.max_points:,} subsampled and interpolated back"),
+        (
+            "points",
+            "any number"
+            if found.max_points is None
+            else f"any number; above {found.max_points:,} subsampled and interpolated back",
+        ),
         ("pretrained", f"yes, {found.folder}" if found.pretrained else "no"),
         ("sha256", found.sha256 or "-"),
     ]
@@ -291,6 +305,35 @@ def msc(
     _echo_run(run(config, dataset, out, encoder=network, resume=resume))
 
 
+@pretrain.command()
+@_training_options("sparseunet14", ["paper", "cpu"], "PointContrastConfig")
+@click.option("--split", default="train", show_default=True,
+              help="Part of the rooms; all for everything.")  # fmt: skip
+def pointcontrast(
+    data: tuple[Path, ...],
+    out: Path,
+    encoder: str,
+    preset: str,
+    resume: bool,
+    settings: tuple[str, ...],
+    split: str,
+    **given: int | None,
+) -> None:
+    """Pretrain with PointContrast on overlapping RGB-D frames of rooms, the baseline of MSC.
+
+    DATA is a folder of rooms with frames (corpus rooms --frames). OUT/weights is a weight folder at
+    any time; load it with pointzoo.load_encoder.
+    """
+    from pointzoo import zoo
+    from pointzoo.pretrain.frame_pairs import open_frame_pairs
+    from pointzoo.pretrain.pointcontrast import PRESETS, run
+
+    config = _configured(PRESETS[preset], given, settings)
+    dataset = open_frame_pairs(data, split)
+    network = zoo.start_encoder(encoder, seed=config.seed, grid_size=config.views.grid_size)
+    _echo_run(run(config, dataset, out, encoder=network, resume=resume))
+
+
 @main.command()
 @click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True)
 @_path("--data", required=True, help="Data set with labels.")
@@ -390,7 +433,7 @@ def rooms(
     sources: tuple[Path, ...], out: Path, train: int, test: int, seed: int, frames: int
 ) -> None:
     """Compose and scan rooms; a SOURCE is a .sh3f file of furniture, or a folder with some."""
-    from pointzoo.data.builders.rooms import build_rooms
+    from pointzoo.data.builders import build_rooms
 
     click.echo(build_rooms(sources, out, train=train, test=test, seed=seed, frames=frames))
 
@@ -401,7 +444,7 @@ def rooms(
 @_path("-o", "--out", required=True, help="Folder of rooms to write.")
 def morse(python: Path, source: Path, out: Path) -> None:
     """Scan the rooms of MORSE in SOURCE; PYTHON is an interpreter with the package bpy."""
-    from pointzoo.data.builders.morse import build_morse
+    from pointzoo.data.builders import build_morse
 
     click.echo(build_morse(python, source, out))
 

@@ -28,7 +28,12 @@ WORDS = {
     "corpus infinigen": ["PYTHON", "--help", "--out", "--rounds", "--work", "--workers"],
     "corpus ldraw": ["SOURCE", "--help", "--limit", "--out"],
     "corpus merge": ["CORPUS...", "--help", "--name", "--out"],
+    "corpus morse": ["PYTHON", "SOURCE", "--help", "--out"],
+    "corpus rooms": [
+        "SOURCE...", "--frames", "--help", "--out", "--seed", "--test", "--train",
+    ],
     "corpus sh3d": ["SOURCE...", "--help", "--out"],
+    "doctor": ["--benchmark", "--help", "--no-benchmark"],
     "features": ["FILE...", "--device", "--encoder", "--half", "--help", "--out", "--pca"],
     "info": ["NAME", "--help"],
     "inspect": ["FILE", "--help"],
@@ -274,16 +279,24 @@ def test_corpus_words_call_their_builders(monkeypatch, tmp_path: Path):
 
         return builder
 
-    for name in ("build_ldraw", "build_infinigen", "build_sh3d"):
+    for name in ("build_ldraw", "build_infinigen", "build_sh3d", "build_rooms", "build_morse"):
         monkeypatch.setattr(f"pointzoo.data.builders.{name}", record(name))
     out = Path("o")
     assert call("corpus", "ldraw", "lib", "-o", out, "--limit", 3).stdout == "done\n"
     call("corpus", "infinigen", "py", "-o", out, "--rounds", 2, "--workers", 3, "--work", "w")
     call("corpus", "sh3d", "a.sh3f", "b.jar", "-o", out)
+    call("corpus", "rooms", "a.sh3f", "-o", out, "--train", 2, "--frames", 3)
+    call("corpus", "morse", "py", "environments", "-o", out)
     assert seen == [
         ("build_ldraw", (Path("lib"), out), {"limit": 3}),
         ("build_infinigen", (Path("py"), out), {"rounds": 2, "workers": 3, "work": Path("w")}),
         ("build_sh3d", ((Path("a.sh3f"), Path("b.jar")), out), {}),
+        (
+            "build_rooms",
+            ((Path("a.sh3f"),), out),
+            {"train": 2, "test": 60, "seed": 0, "frames": 3},
+        ),
+        ("build_morse", (Path("py"), Path("environments"), out), {}),
     ]
 
 
