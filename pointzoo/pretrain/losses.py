@@ -124,7 +124,7 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
     if len(query) == 0:
         return (query.sum() + key.sum()) * 0.0
     own = torch.arange(len(query), device=query.device)
-    similarity = _unit(query) @ _unit(key).T / temperature  # (P, P)
+    similarity = (_unit(query) / temperature) @ _unit(key).T  # (P, P)
     return nn.functional.cross_entropy(similarity, own)
 
 
