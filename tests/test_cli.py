@@ -43,6 +43,10 @@ WORDS = {
         "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",
         "--preset", "--resume", "--seed", "--set",
     ],
+    "pretrain pointcontrast": [
+        "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",
+        "--preset", "--resume", "--seed", "--set", "--split",
+    ],
     "pretrain msc": [
         "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",
         "--preset", "--resume", "--seed", "--set", "--split",

@@ -20,7 +20,7 @@ from pointzoo.data.base import ArrayDataset
 from pointzoo.data.joined import JoinedDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import CloudError, CollapseError, ConfigError
-from pointzoo.pretrain import loop, losses, msc
+from pointzoo.pretrain import loop, losses, msc, scene_objective
 from pointzoo.pretrain.loop import train
 from pointzoo.pretrain.msc import MSC, PRESETS, MSCConfig
 from pointzoo.pretrain.objective import Clock, Runtime
@@ -252,6 +252,19 @@ def test_colours_follow_the_range_of_the_encoder():
     features = torch.tensor([[0.0, 0.5, 1.0, 0.0, 0.0, 1.0]])
     assert objective.network_input(features).tolist() == [[-1.0, 0.0, 1.0, 0.0, 0.0, 1.0]]
     assert objective._network_colors(features[:, :3]).tolist() == [[-1.0, 0.0, 1.0]]
+
+
+def test_bfloat16_is_used_where_sparse_convolutions_gain_by_it(monkeypatch):
+    objective = make_objective()
+    for cuda, quick, wanted in ((False, True, True), (False, False, False), (True, True, None)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(scene_objective, "fast", lambda _, quick=quick: quick)
+        assert objective.bfloat16_pays() is wanted
+    objective.runtime = Runtime(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    loss, _ = objective.loss(batch_of(objective), generator())
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert bool(loss.isfinite())
 
 
 def test_logged_losses_are_averaged_over_the_processes():

@@ -107,10 +107,9 @@ PRESETS: Mapping[str, MSCConfig] = MappingProxyType(
             cycle_momentum=(0.95, 0.85),
         ),
         "cpu": MSCConfig(
-            epochs=20,
+            epochs=30,
             batch_size=4,
             views=SceneAugmentation(grid_size=0.05, radius=2.0, channel_dropout=0.2),
-            mask_rate=0.4,
             mask_size=0.25,
             match_radius=0.075,
             max_pairs=4096,

@@ -18,6 +18,7 @@ from pointzoo import metrics
 from pointzoo.cloud import PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
+from pointzoo.ops.sparse.core import fast
 from pointzoo.pretrain import losses
 from pointzoo.pretrain.matching import match_points
 from pointzoo.pretrain.objective import Clock, Objective, TrainingConfig
@@ -138,6 +139,10 @@ class SceneObjective(Objective, ABC):
 
     def after_step(self, step: int, clock: Clock) -> None:
         """Do nothing: there is no teacher."""
+
+    def bfloat16_pays(self) -> bool | None:
+        """Say whether sparse convolutions are faster in bfloat16 on this CPU; on CUDA None."""
+        return None if torch.cuda.is_available() else fast(torch.bfloat16)
 
     def look_at(self, cloud: PointCloud) -> PointCloud:
         """Return what lies around the middle of a scene (:data:`HEALTH_RADIUS`)."""
