@@ -266,6 +266,7 @@ int pointzoo_sparse_convolve_bf16(const bf16 *x, const float *w, const int64_t *
     c.packed = reserve(offsets * deep * wide * (int64_t)sizeof *c.packed);
     char *memory = reserve(threads * space);
     int failed = !c.packed || !memory;
+    expect(y, rows * columns * (int64_t)sizeof *y);
     if (!failed) {
 #pragma omp parallel num_threads(threads)
         {

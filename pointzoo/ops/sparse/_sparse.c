@@ -219,6 +219,7 @@ int pointzoo_sparse_convolve(const float *x, const float *w, const int64_t *w_st
     c.packed = reserve(offsets * depth * width * (int64_t)sizeof *c.packed);
     float *sums = reserve(threads * tile * width * (int64_t)sizeof *sums);
     int failed = !c.packed || !sums;
+    expect(y, rows * columns * (int64_t)sizeof *y);
     if (!failed) {
 #pragma omp parallel num_threads(threads)
         {

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops.sparse import core, reference
+from pointzoo.ops.sparse import core, gpu, reference
 from pointzoo.ops.sparse.grid import KernelMap, Pairs, StrideMap, Twins
 
 
@@ -39,7 +39,10 @@ class Epilogue:
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the epilogue of ``x (M, Cout)``."""
-        x = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
+        return self.end(torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype)))
+
+    def end(self, x: Tensor) -> Tensor:
+        """Return what follows scale and shift, in place."""
         if self.residual is not None:
             x = x.add_(self.residual)
         return x.relu_() if self.relu else x
@@ -68,14 +71,14 @@ def submanifold_conv(
     """
     x, weight = _checked(x, weight, kernel_map.num_voxels, kernel_map.kernel_size**3)
     if kernel_map.kernel_size == 1:
-        return _finish(x @ weight[0].to(x.dtype), epilogue)
+        return _pointwise(x, weight[0], epilogue)
     twins = kernel_map.twins
     if twins is None:
         return _convolve(x, weight, kernel_map.pairs, None, epilogue)
     sums = _sum_twins(x, twins)
     out = _convolve(sums, weight, kernel_map.pairs).index_select(0, twins.voxel)
     others = x.index_select(0, twins.rows) - sums.index_select(0, twins.voxel[twins.rows])
-    own = others @ weight[len(weight) // 2].to(x.dtype)
+    own = _pointwise(others, weight[len(weight) // 2], None)
     return _finish(out.index_add(0, twins.rows, own.to(out.dtype)), epilogue)
 
 
@@ -165,6 +168,15 @@ def _convolve(
     return _finish(_forward(x, weight, pairs), epilogue)
 
 
+def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue | None) -> Tensor:
+    """Return ``x (M, Cin) @ weight (Cin, Cout)``, in the type of ``x`` under autocast too."""
+    with torch.autocast(x.device.type, enabled=False):
+        if epilogue is None:
+            return x @ weight.to(x.dtype)
+        weight = (weight * epilogue.scale).to(x.dtype)
+        return epilogue.end(torch.addmm(epilogue.shift.to(x.dtype), x, weight))
+
+
 def _finish(x: Tensor, epilogue: Epilogue | None) -> Tensor:
     return x if epilogue is None else epilogue.apply(x)
 
@@ -178,7 +190,7 @@ def _forward(x: Tensor, weight: Tensor, pairs: Pairs, *, reverse: bool = False) 
     if core.multiplies(x):
         return core.convolve(x, weight, pairs.tiles, reverse=reverse)
     weight = weight.flip(0) if reverse else weight
-    return reference.convolve(x, weight, pairs.list, pairs.num_outputs)
+    return gpu.convolve(x, weight, pairs.list, pairs.num_outputs)
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, pairs: Pairs) -> Tensor:
