@@ -36,6 +36,8 @@ _SIDES = {
 }  # fmt: skip
 FRAME_SENSOR = Sensor(width=240, height=180, noise=(0.001, 0.0014))
 """The camera of the RGB-D frames."""
+FRAMES_A_TURN = 18
+"""So that frames that follow each other overlap."""
 
 
 def build_rooms(
@@ -46,6 +48,7 @@ def build_rooms(
     test: int = 60,
     seed: int = 0,
     frames: int = 0,
+    sensor: Sensor | None = None,
     progress: bool = True,
 ) -> Path:
     """Write a folder of composed rooms.
@@ -57,6 +60,7 @@ def build_rooms(
         test: Rooms of furniture that no training room holds.
         seed: Another seed gives other rooms.
         frames: RGB-D frames to keep of each room; 0: none.
+        sensor: The scanner; None: the usual one.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -73,7 +77,7 @@ def build_rooms(
 
     def make() -> Iterator[Room]:
         for name in track(names, "rooms", disable=not progress):
-            room, images = build_room(furniture, name, seed=seed, frames=frames)
+            room, images = build_room(furniture, name, seed=seed, frames=frames, sensor=sensor)
             if images is not None:
                 kept.clear()
                 kept[name] = images
@@ -128,7 +132,7 @@ def build_room(
         return room, None
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = turn, shift
-    places = walk(plan, frames, rng)
+    places = walk(plan, frames, rng, steps=FRAMES_A_TURN)
     return room, render(scene, places, FRAME_SENSOR, rng, pose)
 
 

@@ -200,6 +200,8 @@ def scan(scene: Scene, poses: Sequence[Floats], sensor: Sensor, rng: np.random.G
     """Scan a room from the poses (4, 4) and fuse the views."""
     views = [_look(scene, pose, sensor, rng) for pose in poses]
     place = np.concatenate([view.place for view in views])
+    if len(place) == 0:
+        return Cloud(place, place.astype(np.uint8), place, *[np.zeros(0, dtype=np.int64)] * 2)
     keys = np.floor(place / sensor.voxel).astype(np.int64)
     keys -= keys.min(axis=0)
     extent = keys.max(axis=0) + 1

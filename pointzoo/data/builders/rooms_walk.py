@@ -11,16 +11,18 @@ from pointzoo.data.builders.rooms_plan import Plan
 
 Floats = NDArray[np.float64]
 _CELL = 0.15
-_STEPS_A_TURN = 9
+STEPS_A_TURN = 9
 
 
-def walk(plan: Plan, count: int, rng: np.random.Generator) -> list[Floats]:
+def walk(
+    plan: Plan, count: int, rng: np.random.Generator, *, steps: int = STEPS_A_TURN
+) -> list[Floats]:
     """Poses of a walk through a furnished room, see :func:`walk_among`."""
 
     def ahead(place: Floats, angle: float) -> float:
         return _ahead(plan, place, angle)
 
-    return walk_among(_free_places(plan), ahead, float(plan.size[2]), count, rng)
+    return walk_among(_free_places(plan), ahead, float(plan.size[2]), count, rng, steps)
 
 
 def walk_among(
@@ -29,6 +31,7 @@ def walk_among(
     ceiling: float,
     count: int,
     rng: np.random.Generator,
+    steps: int = STEPS_A_TURN,
 ) -> list[Floats]:
     """Poses (4, 4) of a camera that a person carries about, turning, mostly looking down.
 
@@ -40,6 +43,7 @@ def walk_among(
         ceiling: Height of the room.
         count: How many poses.
         rng: Source of randomness.
+        steps: Poses for a full turn on average.
     """
     route = _route(free, max(2, round(count / 6)), rng)
     times = np.linspace(0, len(route) - 1, count)
@@ -47,7 +51,7 @@ def walk_among(
     part = (times - index)[:, None]
     places = route[index] * (1 - part) + route[index + 1] * part
     height = 1.45 + 0.15 * np.sin(np.arange(count) * 0.9 + rng.random() * 6) + rng.normal(0, 0.05)
-    turn = rng.choice([-1.0, 1.0]) * 2 * np.pi / _STEPS_A_TURN
+    turn = rng.choice([-1.0, 1.0]) * 2 * np.pi / steps
     yaw = rng.random() * 2 * np.pi
     poses = []
     for k in range(count):
