@@ -202,35 +202,42 @@ def main() -> None:
     parser.add_argument("--only", choices=["run", "halo"])
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--keep", action="store_true", help="Keep scan and features.")
+    parser.add_argument("--dry", action="store_true", help="Leave the JSON file as it is.")
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     given.work.mkdir(parents=True, exist_ok=True)
     encoder = given.encoder or str(make_weights(given.work / "weights"))
-    results: dict[str, object] = {
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    made = {
         "command": " ".join(["python", "benchmarks/big_scan.py", *sys.argv[1:]]),
+        "encoder": given.encoder or "sparseunet14, random weights",
         "threads": torch.get_num_threads(),
     }
     if given.only != "halo":
-        scan, out = given.work / f"scan{given.ending}", given.work / "features.npy"
-        write_scan(scan, given.points)
-        options = ["--half"] if given.half else []
-        results["run"] = {
-            "points": given.points,
-            "input": given.ending,
-            "input_gb": round(scan.stat().st_size / 1e9, 2),
-            **run_features(scan, out, encoder, options),
-        }
-        features = np.load(out, mmap_mode="r")
-        assert len(features) == given.points
-        assert np.isfinite(features[:: max(1, given.points // 1000)]).all()
+        results["run"] = {**made, **whole_run(given, encoder)}
         print(json.dumps(results["run"], indent=2), flush=True)
-        if not given.keep:
-            scan.unlink()
-            out.unlink()
     if given.only != "run":
-        results["halo"] = by_halo(pz.load_encoder(encoder), given.compared, given.tile_voxels)
-    if given.only is None:
+        network = pz.load_encoder(encoder)
+        found = by_halo(network, given.compared, given.tile_voxels)
+        results["halo"] = {**made, "points": given.compared, "found": found}
+    if not given.dry:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def whole_run(given: argparse.Namespace, encoder: str) -> dict[str, object]:
+    """Write the large scan, compute its features, look at them."""
+    scan, out = given.work / f"scan{given.ending}", given.work / "features.npy"
+    if not scan.exists():
+        write_scan(scan, given.points)
+    found = run_features(scan, out, encoder, ["--half"] if given.half else [])
+    features = np.load(out, mmap_mode="r")
+    assert len(features) == given.points
+    assert np.isfinite(features[:: max(1, given.points // 1000)]).all()
+    size = round(scan.stat().st_size / 1e9, 2)
+    if not given.keep:
+        scan.unlink()
+        out.unlink()
+    return {"points": given.points, "input": given.ending, "input_gb": size, **found}
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def _status(name: str, device: torch.device) -> Status:
         module = importlib.import_module(name)
     except ImportError as error:
         found = getattr(error, "name", None) == name
-        return Status(name, None, False, "not installed" if found else f"not importable: {error}")
+        absent = f"not installed ({_NOT_ON_CPU[name]})"
+        return Status(name, None, False, absent if found else f"not importable: {error}")
     except Exception as error:  # noqa: BLE001  # a build for another torch raises anything
         return Status(name, None, False, f"not importable: {type(error).__name__}: {error}")
     version = str(getattr(module, "__version__", "?"))
