@@ -12,8 +12,8 @@ It prints JSON: per side
   frame matching goes through every matched pair of frames, as PointContrast's epochs do);
 - ``coverage_per_second``: the share of a room's surface (occupied 10 cm cells) that the views of a
   sample show together, in rooms per second;
-- ``probe_miou``: linear probe on frozen point features of the rooms for tests, and the same for
-  random weights;
+- ``probe_miou``: linear probe on frozen point features, fitted on rooms of ``--probe-data`` (DATA
+  where it is not given) and scored on its rooms for tests; the same for random weights;
 - ``megabytes``: what is read from disk.
 """
 
@@ -117,7 +117,7 @@ def objective_health(out: Path) -> dict[str, float]:
     return {key: last[key] for key in ("positive_cosine", "negative_cosine", "point_rank")}
 
 
-def probe(encoder: PointEncoder, folder: Path, rooms: int, points: int) -> float:
+def probe(encoder: PointEncoder, folder: Path, rooms: int, points: int, tests: int) -> float:
     """Mean IoU of a linear probe in percent."""
     random = np.random.default_rng(0)
     parts = {name: open_dataset(folder, name) for name in ("train", "test")}
@@ -127,7 +127,9 @@ def probe(encoder: PointEncoder, folder: Path, rooms: int, points: int) -> float
         for row in range(min(rooms, len(parts["train"])))
     ]
     fitted = fit_probe(*stack(chosen), classes)
-    scenes = (scene_features(encoder, parts["test"][row]) for row in range(len(parts["test"])))
+    scenes = (
+        scene_features(encoder, parts["test"][row]) for row in range(min(tests, len(parts["test"])))
+    )
     return 100.0 * score_probe(fitted, scenes, classes).miou
 
 
@@ -140,11 +142,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--probe-data", type=Path, help="Rooms for the probe, if others.")
     parser.add_argument("--encoder", default="sparseunet14")
     parser.add_argument("--rooms-of-a-step", type=int, default=2)
     parser.add_argument("--pairs-of-a-step", type=int, default=8)
     parser.add_argument("--probe-rooms", type=int, default=40)
     parser.add_argument("--probe-points", type=int, default=500)
+    parser.add_argument("--probe-tests", type=int, default=20)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     settings = {
@@ -162,7 +166,8 @@ def main() -> None:
         "seconds": options.seconds,
     }
     untrained = start_encoder(options.encoder, grid_size=0.05)
-    probing = (options.data, options.probe_rooms, options.probe_points)
+    probing = (options.probe_data or options.data, options.probe_rooms, options.probe_points,
+               options.probe_tests)  # fmt: skip
     found["random"] = {"probe_miou": round(probe(untrained, *probing), 2)}
     for side, data in (("msc", rooms), ("pointcontrast", pairs)):
         with tempfile.TemporaryDirectory() as folder:
