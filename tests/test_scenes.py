@@ -162,6 +162,16 @@ def test_published_scannet_has_benchmark_labels_and_normals(scenezoo, tmp_path):
     np.testing.assert_allclose(cloud.colors, 0.5)
 
 
+def test_a_published_test_scene_is_unlabelled(scenezoo, tmp_path, monkeypatch):
+    def missing(*args, **options):
+        raise FileNotFoundError("no labels for the test split")
+
+    monkeypatch.setattr(Source, "get_segmentation", missing)
+    cloud = read_original_scenes("scannetv2", tmp_path)[0]
+    np.testing.assert_array_equal(cloud.labels, [-1] * 4)
+    assert not cloud.fields
+
+
 def test_published_arkitscenes_and_s3dis(scenezoo, tmp_path):
     assert read_original_scenes("arkitscenes", tmp_path)[0].labels is None
     data = read_original_scenes("s3dis", tmp_path)

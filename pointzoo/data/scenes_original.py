@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.data.scene_classes import NYU40_OF_SCANNET20, S3DIS13, SCANNET20
-from pointzoo.errors import ConfigError, FormatError, MissingExtraError
+from pointzoo.errors import ConfigError, MissingExtraError
+from pointzoo.io.files import parsing
 
 _CLASSES: dict[str, tuple[str, ...]] = {
     "scannetv2": SCANNET20,
     "arkitscenes": (),
     "s3dis": S3DIS13,
 }
-_FIX = "Check the download; scenezoo's own check() says what is missing."
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +56,14 @@ class OriginalScenes:
 
         Raises:
             IndexError: There is no such scene.
-            FormatError: A file is missing or damaged.
+            FileNotFoundError: A file of the scene is missing.
+            FormatError: A file is damaged.
         """
         scene = self.names[index]
-        try:
+        with parsing(Path(scene), self.name):  # scenezoo has errors of its own
             if self.name == "s3dis":
                 return _points(self._source, scene)
             return _vertices(self._source, scene, labelled=self.name == "scannetv2")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise FormatError(
-                expected=f"the scene {scene} of {self.name}",
-                got=f"{type(error).__name__}: {error}",
-                fix=_FIX,
-            ) from error
 
 
 def read_original_scenes(name: str, path: Path, split: str | None = None) -> OriginalScenes:
@@ -118,13 +113,7 @@ def _vertices(source: Any, scene: str, *, labelled: bool) -> PointCloud:
     coords = np.asarray(mesh.vertices, dtype=np.float64)
     colors = np.asarray(mesh.vertex_colors, dtype=np.float64)
     faces = np.asarray(mesh.triangles, dtype=np.int64)
-    labels = None
-    fields: dict[str, NDArray[Any]] = {}
-    if labelled:
-        semantic = source.get_segmentation(scene, segmentation_type="semantic")
-        labels = _scannet20(np.asarray(semantic.labels))
-        objects = source.get_segmentation(scene, segmentation_type="instance")
-        fields["instance"] = np.asarray(objects.labels)
+    labels, fields = _annotations(source, scene, len(coords)) if labelled else (None, {})
     return PointCloud(
         coords=coords,
         colors=colors if len(colors) == len(coords) else None,
@@ -132,6 +121,18 @@ def _vertices(source: Any, scene: str, *, labelled: bool) -> PointCloud:
         labels=labels,
         fields=fields,
     )
+
+
+def _annotations(
+    source: Any, scene: str, count: int
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Classes (V,) and objects of the vertices; the test scenes of ScanNet have none."""
+    try:
+        semantic = source.get_segmentation(scene, segmentation_type="semantic")
+        objects = source.get_segmentation(scene, segmentation_type="instance")
+    except FileNotFoundError:
+        return np.full(count, -1, dtype=np.int64), {}
+    return _scannet20(np.asarray(semantic.labels)), {"instance": np.asarray(objects.labels)}
 
 
 def vertex_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float32]:
