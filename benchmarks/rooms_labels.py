@@ -195,7 +195,7 @@ def cells(given: argparse.Namespace) -> Iterator[tuple[str, str, Labels, int]]:
     amounts += [Labels(points=count) for count in given.points]
     for seed in given.seeds:
         for task in given.tasks:
-            order = ("random", "pretrained")  # features of one network stay in memory
+            order = given.weights  # features of one network stay in memory
             pairs = (
                 [(w, a) for w in order for a in amounts]
                 if task == "probe"
@@ -295,6 +295,7 @@ def main() -> None:
     parser.add_argument("--encoder", nargs="+", required=True, help="Names or weight folders.")
     parser.add_argument("--transfer", nargs="*", default=[], help="Other folders of rooms.")
     parser.add_argument("--tasks", nargs="+", default=["probe", "finetune"])
+    parser.add_argument("--weights", nargs="+", default=["random", "pretrained"])
     parser.add_argument("--fractions", nargs="*", type=float, default=[0.05, 0.01, 0.2, 1.0])
     parser.add_argument("--points", nargs="*", type=int, default=[20, 50, 100, 200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -309,7 +310,8 @@ def main() -> None:
     stored: dict[str, Any] = {"cells": []}
     if given.output.exists():
         stored = json.loads(given.output.read_text(encoding="utf-8"))
-    stored["command"] = "python benchmarks/rooms_labels.py " + " ".join(sys.argv[1:])
+    words = (Path(word).name if Path(word).exists() else word for word in sys.argv[1:])
+    stored["command"] = " ".join(["python benchmarks/rooms_labels.py", *words])
     stored["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     stored["test"] = describe(open_dataset(given.corpus, "test"))
     run(given, stored)
