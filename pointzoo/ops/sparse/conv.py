@@ -161,11 +161,12 @@ def _convolve(
     epilogue: Epilogue | None = None,
 ) -> Tensor:
     """Sum over ``pairs``; ``exchanged`` is None where reversing the offsets gives it."""
-    if epilogue is None:
-        return _Convolution.apply(x, weight, pairs, exchanged)  # type: ignore[no-any-return, no-untyped-call]
-    if core.multiplies(x):
-        return core.convolve(x, weight, pairs.tiles, **vars(epilogue))
-    return _finish(_forward(x, weight, pairs), epilogue)
+    with torch.autocast(x.device.type, enabled=False):  # the types are chosen by now
+        if epilogue is None:
+            return _Convolution.apply(x, weight, pairs, exchanged)  # type: ignore[no-any-return, no-untyped-call]
+        if core.multiplies(x):
+            return core.convolve(x, weight, pairs.tiles, **vars(epilogue))
+        return _finish(_forward(x, weight, pairs), epilogue)
 
 
 def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue | None) -> Tensor:
