@@ -5,17 +5,16 @@
     python benchmarks/big_scan.py WORK --only halo        # difference to the whole by halo
 
 The scan is a building of furnished rooms at projected coordinates, with 3 mm of noise and 10,000
-points per square metre (600 where tiles are compared with the whole), made from a seed. Without
-``--encoder`` it goes through sparseunet14 with random weights and the batch statistics of a room.
-Peak memory is that of the process of the command, as the kernel counts it. Results go to
-docs/results/big_scan.json.
+points per square metre, made from a seed; where tiles are compared with the whole, the rooms stand
+in a row, with 600 points per square metre. Without ``--encoder`` it goes through sparseunet14 with
+random weights and the batch statistics of a room. Peak memory is that of the process of the
+command, as the kernel counts it. Results go to docs/results/big_scan.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -42,11 +41,13 @@ LONGEST = 8.0
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "big_scan.json"
 
 
-def rooms(points: int, density: int = DENSITY) -> Iterator[pz.PointCloud]:
-    """Yield the rooms of a square building with that many points in all."""
+def rooms(
+    points: int, density: int = DENSITY, *, in_a_row: bool = False
+) -> Iterator[pz.PointCloud]:
+    """Yield the rooms of a square building, or of a long one, with that many points in all."""
     rng = np.random.default_rng(0)
     number, left = 0, points
-    side = int(np.ceil(np.sqrt(points / density / 120)))
+    side = points if in_a_row else int(np.ceil(np.sqrt(points / density / 120)))
     while left > 0:
         corner = np.array([number % side * ROOM[0], number // side * ROOM[1], 0.0])
         coords, colors = _room(rng, density)
@@ -142,9 +143,11 @@ def run_features(scan: Path, out: Path, encoder: str, options: list[str]) -> dic
     }
 
 
-def by_halo(encoder: pz.PointEncoder, points: int, tile_voxels: int) -> list[dict[str, object]]:
+def by_halo(
+    encoder: pz.PointEncoder, points: int, tile_voxels: int, halos: list[int] | None
+) -> list[dict[str, object]]:
     """Compare tiles with the whole on a scan of ``points`` points."""
-    parts = list(rooms(points, SPARSE))
+    parts = list(rooms(points, SPARSE, in_a_row=True))
     cloud = pz.PointCloud(
         np.concatenate([p.coords for p in parts]),
         colors=np.concatenate([p.colors for p in parts]),
@@ -164,7 +167,7 @@ def by_halo(encoder: pz.PointEncoder, points: int, tile_voxels: int) -> list[dic
     ]
     print(json.dumps(found[-1]), flush=True)
     reach, stride = encoder.receptive_field, encoder.stride
-    for halo in sorted({0, stride, 2 * stride, 3 * stride, reach // 2, reach}):
+    for halo in halos or sorted({0, stride, 2 * stride, 3 * stride, reach // 2, reach}):
         plan = make_plan(
             whole.table.coords,
             stride=stride,
@@ -196,7 +199,8 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="Folder for the scan and the features.")
     parser.add_argument("--points", type=int, default=20_000_000)
     parser.add_argument("--compared", type=int, default=500_000, help="Points, tiled and whole.")
-    parser.add_argument("--tile-voxels", type=int, default=120_000, help="Of the comparison.")
+    parser.add_argument("--tile-voxels", type=int, default=130_000, help="Of the comparison.")
+    parser.add_argument("--halos", nargs="+", type=int, help="Of the comparison, voxels.")
     parser.add_argument("--ending", default=".las")
     parser.add_argument("--encoder", help="Name or folder.")
     parser.add_argument("--only", choices=["run", "halo"])
@@ -204,12 +208,11 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="Keep scan and features.")
     parser.add_argument("--dry", action="store_true", help="Leave the JSON file as it is.")
     given = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     given.work.mkdir(parents=True, exist_ok=True)
     encoder = given.encoder or str(make_weights(given.work / "weights"))
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     made = {
-        "command": " ".join(["python", "benchmarks/big_scan.py", *sys.argv[1:]]),
+        "command": " ".join(["python benchmarks/big_scan.py", *_words(given.work)]),
         "encoder": given.encoder or "sparseunet14, random weights",
         "threads": torch.get_num_threads(),
     }
@@ -218,10 +221,14 @@ def main() -> None:
         print(json.dumps(results["run"], indent=2), flush=True)
     if given.only != "run":
         network = pz.load_encoder(encoder)
-        found = by_halo(network, given.compared, given.tile_voxels)
+        found = by_halo(network, given.compared, given.tile_voxels, given.halos)
         results["halo"] = {**made, "points": given.compared, "found": found}
     if not given.dry:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _words(work: Path) -> list[str]:
+    return ["WORK" if word == str(work) else word for word in sys.argv[1:]]
 
 
 def whole_run(given: argparse.Namespace, encoder: str) -> dict[str, object]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import statistics
 import sys
@@ -306,7 +305,6 @@ def main() -> None:
     parser.add_argument("--minutes-cap", type=float, default=float("inf"))
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     stored: dict[str, Any] = {"cells": []}
     if given.output.exists():
         stored = json.loads(given.output.read_text(encoding="utf-8"))

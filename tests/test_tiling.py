@@ -120,7 +120,7 @@ def test_a_plan_takes_the_widest_halo_that_it_can_afford():
     assert (ample.halo, ample.exact) == (64, True)
     tight = make_plan(line, stride=4, receptive_field=64, tile_voxels=100)
     assert (tight.halo, tight.exact) == (32, False)
-    assert tight.overhead <= 3.0
+    assert tight.overhead <= 6.0
     narrowest = make_plan(line, stride=4, receptive_field=64, tile_voxels=5)
     assert (narrowest.halo, narrowest.exact) == (8, False)
     with pytest.raises(ConfigError, match="at least 1 voxel"):

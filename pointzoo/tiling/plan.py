@@ -119,12 +119,28 @@ def make_plan(
     full = -(-receptive_field // stride)
     widths = _halvings(full) if halo is None else [-(-halo // stride)]
     for width in widths:
-        tiles = tuple(_split(blocks, counts, width, tile_voxels))
-        sizes = [int(counts[core].sum() + counts[around].sum()) for core, around in tiles]
-        overhead = sum(sizes) / max(1, len(coords))
-        if max(sizes, default=0) <= tile_voxels and overhead <= MAX_OVERHEAD:
+        most = None if width == widths[-1] else int(MAX_OVERHEAD * len(coords))
+        tiles = _tiles(blocks, counts, width, tile_voxels, most=most)
+        if tiles is not None:
             break
-    return Plan(width * stride, width >= full or len(tiles) == 1, overhead, order, starts, tiles)
+    assert tiles is not None, "the narrowest halo has no bound"
+    seen = sum(int(counts[core].sum() + counts[around].sum()) for core, around in tiles)
+    exact = width >= full or len(tiles) == 1
+    return Plan(width * stride, exact, seen / max(1, len(coords)), order, starts, tiles)
+
+
+def _tiles(
+    blocks: IntArray, counts: IntArray, halo: int, limit: int, *, most: int | None
+) -> tuple[tuple[IntArray, IntArray], ...] | None:
+    """Return the tiles; None as soon as one is over the limit or all together are over ``most``."""
+    tiles, total = [], 0
+    for core, around in _split(blocks, counts, halo, limit):
+        size = int(counts[core].sum() + counts[around].sum())
+        total += size
+        if most is not None and (size > limit or total > most):
+            return None
+        tiles.append((core, around))
+    return tuple(tiles)
 
 
 def _blocks(places: IntArray) -> tuple[IntArray, IntArray, IntArray]:
