@@ -67,7 +67,7 @@ def make(side: str, encoder: PointEncoder, **changes: Any) -> SceneObjective:
 def coverage(side: str, data: PointDataset, rooms: PointDataset, samples: int = 24) -> float:
     """Mean share of a room that the two views of a sample show."""
     random, shares = np.random.default_rng(0), []
-    objective = make(side, start_encoder("sparseunet14", grid_size=0.05))
+    objective = make(side, start_encoder("sparseunet_test", grid_size=0.05))
     views = dataclasses.replace(objective.config.views, scale=(1.0, 1.0))
     objective.config = dataclasses.replace(objective.config, views=views)
     for row in random.permutation(len(data))[:samples]:
@@ -99,7 +99,7 @@ def train_for(
     steps = max(int(settings["seconds"] / seconds_per_step(side, data, settings)), 2)
     encoder = start_encoder(settings["encoder"], grid_size=0.05)
     objective = make(
-        side, encoder, batch_size=settings[side], max_steps=steps,
+        side, encoder, batch_size=settings[side], max_steps=steps, log_steps=min(steps, 10),
         health_minutes=1e9, checkpoint_minutes=1e9,
     )  # fmt: skip
     result = train(objective, data, out)
