@@ -17,7 +17,6 @@ from pointzoo.cloud import FloatArray
 from pointzoo.ops import ragged
 from pointzoo.ops.sparse import VoxelGrid
 
-
 _LAST_BITS = 8  # of float32; moving a cloud and its lowest point rounds twice
 
 
