@@ -50,7 +50,7 @@ _TABLE: tuple[Weight, ...] = (
     Weight(
         "vit3d_tiny.dcglr_shapes",
         "vit3d_tiny",
-        "7c10eaf900533e157167e3329bea789b86e494296674f6975ad7e088506c25e8",
+        "1fbb5264267579b21e0b7771290129040e2a2b3b26a61ddbe5bf5f64d6e762a5",
     ),
 )
 

@@ -42,12 +42,12 @@ INTENDED_USE = """Features of single objects with the z axis up, of a few hundre
 points, for retrieval, clustering, probing, few labels, or as a start for fine-tuning. It removes
 position and scale."""
 
-LIMITATIONS = """- It saw about 74,000 clouds of 7,676 synthetic objects, in under an hour on
-  one CPU core. The paper's run is hundreds of times longer. It shows the whole path and is a small
-  default; train your own for serious work (`pointzoo pretrain dcglr`, which goes on from this
-  weight with `--encoder vit3d_tiny.dcglr_shapes`).
-- On SH3D-21 hand-made descriptors classify better than its features, and the same network with
-  random weights is not far behind: see the figures above.
+LIMITATIONS = """- It saw 192,000 clouds of 7,677 synthetic objects, in two hours on one CPU core.
+  The paper's run is a hundred times longer. It shows the whole path and is a small default; train
+  your own for serious work (`pointzoo pretrain dcglr`, which goes on from this weight with
+  `--encoder vit3d_tiny.dcglr_shapes`).
+- The same network with random weights is not far behind on SH3D-21, and hand-made descriptors are
+  close: see the figures above.
 - SH3D-21 is not untouched: five recipes were tried for a few minutes each, and the scale of the
   patches and the pooled scene feature were chosen, by looking at accuracies there. Its figures are
   flattering by an unknown amount.
