@@ -66,7 +66,7 @@ def scenes(rooms: list[PointCloud]) -> list[LabelledScene]:
     return [load_scene(room, encoder, thin=0.05) for room in rooms]
 
 
-QUICK = SegmentationConfig(steps=25, crop_points=600, statistics=3, learning_rate=5e-3)
+QUICK = SegmentationConfig(steps=25, crop_points=600, statistics=3, learning_rate=5e-3, amp=False)
 
 
 # metrics ------------------------------------------------------------------------------------------
@@ -195,6 +195,16 @@ def test_training_learns_and_repeats(rooms, scenes):
     assert torch.equal(state, torch.get_rng_state())
     for one, other in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_training_in_bfloat16(scenes):
+    config = SegmentationConfig(steps=2, crop_points=100, statistics=1, amp=True)
+    losses: list[float] = []
+    model = train_segmenter(
+        make_encoder(), scenes[:1], classes=3, config=config, seed=0, after_step=losses.append
+    )
+    assert np.isfinite(losses).all()
+    assert model.head.weight.dtype == torch.float32
 
 
 def test_scenes_without_labels_are_left_out(scenes):

@@ -119,15 +119,15 @@ def test_learning_rate_rises_and_falls():
 
 def test_mixed_precision_is_used_where_it_is_fast(monkeypatch):
     cpu = torch.device("cpu")
-    assert module._use_amp(SupervisedConfig(amp=True), cpu)
+    assert module.use_amp(True, cpu)
     for fast in (True, False):
         monkeypatch.setattr(
             torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast, raising=False
         )
-        assert module._use_amp(SupervisedConfig(), cpu) is fast
+        assert module.use_amp(None, cpu) is fast
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert not module._use_amp(SupervisedConfig(), cpu)
-    assert module._use_amp(SupervisedConfig(), torch.device("cuda"))
+    assert not module.use_amp(None, cpu)
+    assert module.use_amp(None, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0.0}])

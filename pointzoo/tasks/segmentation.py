@@ -24,7 +24,7 @@ from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
 from pointzoo.metrics import class_iou, confusion_matrix, mean_iou
 from pointzoo.tasks.scenes import LabelledScene, SceneChanges, change_scene, collate, crop
-from pointzoo.tasks.supervised import decay_groups, warm_cosine
+from pointzoo.tasks.supervised import decay_groups, use_amp, warm_cosine
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class SegmentationConfig:
         weight_decay: Of weight matrices; biases and norms have none.
         clip: Largest norm of the gradient.
         statistics: Crops whose batch statistics are averaged after the last step.
+        amp: Compute in bfloat16 while training; None: where the CPU has matrix instructions for it
+            (AMX) or the encoder is on a GPU.
         changes: Random changes of a scene.
     """
 
@@ -49,6 +51,7 @@ class SegmentationConfig:
     weight_decay: float = 0.02
     clip: float = 3.0
     statistics: int = 8
+    amp: bool | None = None
     changes: SceneChanges = field(default_factory=SceneChanges)
 
     def __post_init__(self) -> None:
@@ -138,13 +141,14 @@ def train_segmenter(
     """
     generator = np.random.default_rng(seed)
     model = _with_head(encoder, classes, seed)
+    amp = use_amp(config.amp, model.head.weight.device)
     optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(config.steps))
     order = _endless(scenes, generator)
     for _ in range(config.steps):
         chosen = [next(order) for _ in range(config.batch_size)]
         batch, labels = _draw(chosen, encoder.config.channels, config, generator)
-        loss = train_step(model, optimizer, batch, labels, clip=config.clip)
+        loss = train_step(model, optimizer, batch, labels, clip=config.clip, amp=amp)
         schedule.step()
         after_step(loss)
     seen = [next(order) for _ in range(config.statistics)]
@@ -159,6 +163,7 @@ def train_step(
     labels: Tensor,
     *,
     clip: float,
+    amp: bool = False,
 ) -> float:
     """Do one step of gradient descent on the mean cross-entropy of the labelled points.
 
@@ -168,13 +173,15 @@ def train_step(
         batch: N points.
         labels: (N,) int64, -1 for points that do not count; at least one counts.
         clip: Largest norm of the gradient.
+        amp: Compute in bfloat16.
 
     Returns:
         The loss before the step.
     """
     device = model.head.weight.device
     known = (labels >= 0).nonzero()[:, 0].to(device)
-    logits = model(batch.to(device))[known]
+    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        logits = model(batch.to(device))[known]
     loss = nn.functional.cross_entropy(logits.float(), labels.to(device)[known])
     optimizer.zero_grad()
     loss.backward()

@@ -194,7 +194,7 @@ def train_classifier(
         order = torch.randperm(len(clouds), generator=generator)
         for rows in order.tensor_split(batches):
             batch = augment(_collate([clouds[row] for row in rows.tolist()]), generator, turn=turn)
-            with torch.autocast(device.type, torch.bfloat16, enabled=_use_amp(config, device)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(config.amp, device)):
                 logits = model(batch.to(device))
             target = labels[rows].to(device)
             loss = nn.functional.cross_entropy(
@@ -274,9 +274,10 @@ def warm_cosine(steps: int) -> Callable[[int], float]:
     return factor
 
 
-def _use_amp(config: SupervisedConfig, device: torch.device) -> bool:
-    if config.amp is not None:
-        return config.amp
+def use_amp(asked: bool | None, device: torch.device) -> bool:
+    """Say whether to compute in bfloat16; None: where the device has instructions for it."""
+    if asked is not None:
+        return asked
     # private, but the only way to ask in every supported version of torch
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return device.type != "cpu" or bool(has_amx())
