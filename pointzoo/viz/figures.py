@@ -157,8 +157,8 @@ def clouds_figure(
         )  # fmt: skip
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=9, color=_TEXT)
-    top = 1 - 0.2 / figure.get_figheight()  # room for the titles
-    figure.subplots_adjust(left=0.03, right=1, bottom=0, top=top, wspace=0.01, hspace=0.01)
+    left, top = 0.25 / figure.get_figwidth(), 1 - 0.2 / figure.get_figheight()  # room for names
+    figure.subplots_adjust(left=left, right=1, bottom=0, top=top, wspace=0.01, hspace=0.01)
     return _save(figure, path)
 
 
