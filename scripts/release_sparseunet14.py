@@ -75,6 +75,7 @@ def main() -> None:
         hardware=options.hardware,
         hours=hours(options.run, config["batch_size"]),
         results=_results(json.loads(RESULTS.read_text())),
+        metrics=("mean_iou",),
         intended_use=INTENDED_USE,
         limitations=_limitations(manifest, facts["step"] * config["batch_size"]),
         notes=_notes(manifest),
@@ -168,10 +169,10 @@ The run:
 
 ## To repeat it
 
-The command under "Trained on" builds the rooms again, byte for byte. The run was stopped and resumed
-twice: up to step 439 its schedule was that of a run of 2,000 steps, up to step 988 of 1,500. Another
-processor, number of threads or version of PyTorch rounds otherwise, so that the weights will not be
-equal, only as good.
+The command under "Trained on" builds the rooms again, byte for byte. The run was stopped and
+resumed twice: up to step 439 its schedule was that of a run of 2,000 steps, up to step 988 that of
+1,500. Another processor, number of threads or version of PyTorch rounds otherwise, so that the
+weights will not be equal, only as good.
 
 ## Authors of the furniture
 
