@@ -48,6 +48,11 @@ class Weight:
 
 _TABLE: tuple[Weight, ...] = (
     Weight(
+        "sparseunet14.msc_rooms",
+        "sparseunet14",
+        "3c7033a25ab80127eb4e3f7bbaa286eb2db252d9de6055d989c76d4397dca6ac",
+    ),
+    Weight(
         "vit3d_tiny.dcglr_shapes",
         "vit3d_tiny",
         "1fbb5264267579b21e0b7771290129040e2a2b3b26a61ddbe5bf5f64d6e762a5",
