@@ -260,3 +260,19 @@ def test_lack_of_memory_is_said(monkeypatch):
     grid = grid_of(100, edge=6)
     with pytest.raises(MemoryError):
         grid.submanifold(3).pairs.tiles  # noqa: B018
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["3", "down"])
+def test_a_folded_relu_hides_no_nan(kind, dtype, level, monkeypatch):
+    grid = grid_of(300)
+    x = torch.ones(grid.num_voxels, 16, dtype=dtype)
+    x[7, 3] = float("nan")
+    weight = torch.full((offsets_of(kind), 16, 16), -1.0)
+    epilogue = Epilogue(torch.ones(16), torch.zeros(16))
+    with torch.no_grad():
+        found = run(kind, grid, x, weight, epilogue)
+        monkeypatch.setenv("POINTZOO_COMPILED", "0")
+        wanted = run(kind, grid, x, weight, epilogue)
+    assert found.isnan().any()
+    assert torch.equal(found.isnan(), wanted.isnan())

@@ -228,7 +228,7 @@ static TARGET void finish(const Convolution *c, const float *sum, int64_t row, i
                 __m256i more = _mm256_maskz_loadu_epi16(mask, c->residual + at);
                 v = _mm512_add_ps(v, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(more), 16));
             }
-            if (c->relu) v = _mm512_max_ps(v, _mm512_setzero_ps());
+            if (c->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
             _mm256_mask_storeu_epi16(c->y + at, mask, (__m256i)_mm512_cvtneps_pbh(v));
         }
 }

@@ -162,7 +162,7 @@ static void finish(const Convolution *c, const float *sum, int64_t width, int64_
         if (more)
             for (int64_t j = from; j < end; j++) y[j] += more[j];
         if (e->relu)
-            for (int64_t j = from; j < end; j++) y[j] = y[j] > 0 ? y[j] : 0;
+            for (int64_t j = from; j < end; j++) y[j] = y[j] < 0 ? 0 : y[j];
     }
 }
 
