@@ -479,7 +479,16 @@ def alone(name: str, task: str, kits: list[Any]) -> None:
     runs = network_runs(Scene.build(), chosen, train=train)
     runs[name]()
     runs[name]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_of_this_process())
+
+
+def peak_of_this_process() -> float:
+    """Return the peak resident memory, MB; getrusage would count the parent's before the exec."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (line,) = [s for s in status.read_text().splitlines() if s.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def repeats_equal(count: int) -> bool:
