@@ -135,8 +135,8 @@ def _spread(values: list[float]) -> str:
 
 def _limitations(manifest: RoomsManifest, scenes: int) -> str:
     rooms = sum(room.split == "train" for room in manifest.rooms)
-    return f"""- It is a first, weak weight. A linear layer on its features tells classes apart better
-  than one on random features, and still badly; some of the figures above are of one seed.
+    return f"""- It is a first, weak weight. A linear layer on its features tells classes apart
+  better than one on random features, and still badly; some figures above are of one seed.
 - It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
   real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
   weight with `--encoder {NAME}`).
