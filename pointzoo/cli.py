@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pointzoo.errors import PointzooError
 
+if TYPE_CHECKING:
+    from pointzoo.pretrain.objective import TrainingConfig
+
 DEFAULT_ENCODER = "vit3d_tiny.dcglr_shapes"
 F = TypeVar("F", bound=Callable[..., Any])
-ConfigT = TypeVar("ConfigT")
+ConfigT = TypeVar("ConfigT", bound="TrainingConfig")
 
 
 class _Failure(click.ClickException):

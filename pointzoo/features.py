@@ -190,7 +190,7 @@ def cloud_from_array(array: NDArray[Any] | Tensor) -> PointCloud:
 
 
 @contextmanager
-def evaluating(encoder: Encoder) -> Iterator[None]:
+def evaluating(encoder: Encoder | nn.Module) -> Iterator[None]:
     """Switch every module to evaluation, and back to what each one was."""
     before = [(module, module.training) for module in encoder.modules()]
     try:

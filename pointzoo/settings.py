@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pointzoo.errors import ConfigError, UnknownNameError
 
-ConfigT = TypeVar("ConfigT")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
 
 
 def parse_settings(words: Iterable[str]) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def override(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
     """
     nested: dict[str, dict[str, Any]] = {}
     plain: dict[str, Any] = {}
-    names = [f.name for f in dataclasses.fields(config)]  # type: ignore[arg-type]  # any dataclass
+    names = [f.name for f in dataclasses.fields(config)]
     for key, value in changes.items():
         name, _, inner = key.partition(".")
         if name not in names:
@@ -60,7 +63,7 @@ def override(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
             plain[name] = _like(getattr(config, name), value, key)
     for name, inside in nested.items():
         plain[name] = override(_as_config(getattr(config, name), name), inside)
-    return dataclasses.replace(config, **plain)  # type: ignore[type-var]  # any dataclass
+    return dataclasses.replace(config, **plain)
 
 
 def _as_config(value: Any, name: str) -> Any:

@@ -511,7 +511,9 @@ def test_hidden_voxels_are_reconstructed_and_the_others_kept(color_range: str):
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.constant_(head.bias, 0.5)
     cloud = toy_rooms()[0]
+    objective.train()
     found = objective.reconstruct(cloud, torch.Generator().manual_seed(0))
+    assert objective.network.training
     assert 0 < found.mask.sum() < len(found.mask)
     np.testing.assert_array_equal(found.predicted[~found.mask], found.colors[~found.mask])
     grey = 0.5 if color_range == "0..1" else 0.75

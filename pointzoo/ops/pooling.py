@@ -29,7 +29,8 @@ def linear_max(members: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (T, D).
     """
-    out: Tensor = _LinearMax.apply(members, weight)  # type: ignore[no-untyped-call]  # torch's own
+    function: Any = _LinearMax  # torch does not annotate apply
+    out: Tensor = function.apply(members, weight)
     return out
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointzoo.cloud import FloatArray, IntArray, PointCloud
-from pointzoo.data import PointDataset, join_datasets, open_dataset
-from pointzoo.data.rooms import Frames, RoomsDataset, is_rooms, read_frames
+from pointzoo.data import PointDataset, join_datasets
+from pointzoo.data.rooms import Frames, is_rooms, read_frames, read_rooms
 from pointzoo.errors import ConfigError
 from pointzoo.pretrain.sources import EVERYTHING
 
@@ -108,8 +108,7 @@ def _open(path: Path, split: str, overlap: float) -> FramePairs:
             got=str(path),
             fix="Build one with `pointzoo corpus rooms --frames 40`.",
         )
-    rooms = open_dataset(path) if split == EVERYTHING else open_dataset(path, split)  # type: ignore[arg-type]  # refused there
-    assert isinstance(rooms, RoomsDataset)
+    rooms = read_rooms(path, None if split == EVERYTHING else split)
     pairs = [
         (name, *pair)
         for name in rooms.names

@@ -26,6 +26,7 @@ from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.voxelize import VoxelGeometry
 from pointzoo.errors import CloudError, ConfigError
+from pointzoo.features import evaluating
 from pointzoo.pretrain import losses
 from pointzoo.pretrain.loop import RunResult, train
 from pointzoo.pretrain.masks import cross_masks, mix_offsets
@@ -194,17 +195,6 @@ class MSC(SceneObjective):
             torch.default_generator.manual_seed(config.seed)
             self.network = MSCNetwork(encoder, normals=config.normal_weight > 0.0)
 
-    @property
-    def trainable(self) -> nn.Module:
-        """Encoder, token and heads."""
-        return self.network
-
-    @property
-    def exported(self) -> PointEncoder:
-        """The encoder."""
-        encoder: PointEncoder = self.network.encoder
-        return encoder
-
     def prepare(
         self, cloud: PointCloud, generator: np.random.Generator
     ) -> tuple[SceneView, SceneView]:
@@ -312,7 +302,7 @@ class MSC(SceneObjective):
             raise CloudError(
                 expected="a scene with colours", got="none", fix="Read one that has them."
             )
-        network, config = self.network.eval(), self.config
+        network, config = self.network, self.config
         batch = PointBatch.collate(*([part] for part in self.exported.preprocess(cloud)))
         voxels: VoxelGeometry = self.exported.geometry(batch)
         coords, offsets = voxels.mean(batch.coords), voxels.grid.offsets
@@ -322,7 +312,8 @@ class MSC(SceneObjective):
             grid_size=config.mask_size, rate=config.mask_rate, generator=generator,
         )  # fmt: skip
         features = self.network_input(voxels.mean(batch.features))
-        ((_, hidden, _),) = network([(voxels.grid.coords, features, offsets, mask)])
+        with evaluating(network):
+            ((_, hidden, _),) = network([(voxels.grid.coords, features, offsets, mask)])
         if self._signed:
             hidden = hidden / 2 + 0.5
         predicted = colors.clone()

@@ -137,17 +137,6 @@ class PointContrast(SceneObjective):
         require_voxels(encoder, config.views.grid_size)
         self.network = TwoViews(encoder)
 
-    @property
-    def trainable(self) -> nn.Module:
-        """The encoder."""
-        return self.network
-
-    @property
-    def exported(self) -> PointEncoder:
-        """The encoder."""
-        encoder: PointEncoder = self.network.encoder
-        return encoder
-
     def prepare(
         self, cloud: PointCloud, generator: np.random.Generator
     ) -> tuple[SceneView, SceneView]:

@@ -81,10 +81,27 @@ class SceneTrainingConfig(TrainingConfig):
 
 
 class SceneObjective(Objective, ABC):
-    """Base of the trainers that contrast points of two views of a scene."""
+    """Base of the trainers that contrast points of two views of a scene.
+
+    Attributes:
+        network: The encoder, as its attribute ``encoder``, with whatever is trained beside it.
+    """
 
     config: SceneTrainingConfig
     health_clouds: ClassVar[int] = 32
+    network: nn.Module
+
+    @property
+    def trainable(self) -> nn.Module:
+        """Encoder and heads."""
+        return self.network
+
+    @property
+    def exported(self) -> PointEncoder:
+        """The encoder."""
+        encoder = self.network.encoder
+        assert isinstance(encoder, PointEncoder)
+        return encoder
 
     def pairs_of(
         self, batch: SceneBatch, generator: torch.Generator, *, max_pairs: int | None = None

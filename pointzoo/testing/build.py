@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -159,7 +160,8 @@ def _refuses_key(kind: type[EncoderConfig], values: dict[str, Any]) -> bool:
 def _without_packages() -> Iterator[None]:
     """Make every optional package look as if it were not installed."""
     before = {name: sys.modules[name] for name in OPTIONAL_PACKAGES if name in sys.modules}
-    sys.modules.update(dict.fromkeys(OPTIONAL_PACKAGES))  # type: ignore[arg-type]  # None makes an import fail
+    absent: dict[str, Any] = dict.fromkeys(OPTIONAL_PACKAGES)  # None makes an import fail
+    sys.modules.update(absent)
     try:
         yield
     finally:
@@ -176,11 +178,8 @@ def _without_network(attempts: list[str]) -> Iterator[None]:
         attempts.append(repr(where))
         raise OSError("no network while an encoder is built")
 
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-    socket.socket.connect = refuse  # type: ignore[method-assign]  # put back below
-    socket.getaddrinfo = refuse
-    try:
+    with (
+        mock.patch.object(socket.socket, "connect", refuse),
+        mock.patch.object(socket, "getaddrinfo", refuse),
+    ):
         yield
-    finally:
-        socket.socket.connect = connect  # type: ignore[method-assign]  # restored
-        socket.getaddrinfo = look_up

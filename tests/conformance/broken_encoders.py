@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -481,8 +482,8 @@ class OtherLevel(Extremes):
         levels = [dataclasses.replace(x, **self.changes(x)) for x in output.levels]
         return dataclasses.replace(output, levels=tuple(levels))
 
-    def changes(self, level: Level) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def changes(self, level: Level) -> dict[str, Any]: ...
 
 
 class NarrowLevels(OtherLevel):
@@ -711,7 +712,7 @@ def _of(check: str, *kinds: type[PointEncoder]) -> list[Victim]:
 def _maker(kind: type[PointEncoder], config: EncoderConfig = DEFAULT) -> Callable[[], PointEncoder]:
     def make() -> PointEncoder:
         torch.manual_seed(0)
-        return kind(config).eval()  # type: ignore[call-arg]  # subclasses take a config
+        return kind(config).eval()
 
     make.__name__ = f"{kind.__name__}_{type(config).__name__}".removesuffix("_PointwiseConfig")
     return make

@@ -10,7 +10,7 @@ Shapes: M voxels of the fine (or only) level, N of the coarse one, U different v
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -163,7 +163,8 @@ def _convolve(
     """Sum over ``pairs``; ``exchanged`` is None where reversing the offsets gives it."""
     with torch.autocast(x.device.type, enabled=False):  # the types are chosen by now
         if epilogue is None:
-            return _Convolution.apply(x, weight, pairs, exchanged)  # type: ignore[no-any-return, no-untyped-call]
+            function: Any = _Convolution  # torch does not annotate apply
+            return cast(Tensor, function.apply(x, weight, pairs, exchanged))
         if core.multiplies(x):
             return core.convolve(x, weight, pairs.tiles, **vars(epilogue))
         return _finish(_forward(x, weight, pairs), epilogue)

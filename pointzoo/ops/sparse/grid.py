@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -182,7 +182,7 @@ class VoxelGrid:
     def _once(self, key: object, build: Callable[[], T]) -> T:
         if key not in self._cache:
             self._cache[key] = build()
-        return self._cache[key]  # type: ignore[return-value]
+        return cast(T, self._cache[key])
 
     def _distinct(self) -> tuple[VoxelGrid, Twins | None]:
         """Return the grid of the U different voxels, and how its rows come from them."""
