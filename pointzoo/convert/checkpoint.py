@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever torch and safetensors raise for a damaged file
         raise FormatError(
             expected=f"a checkpoint in {path}",
-            got=f"{type(error).__name__}: {error}".splitlines()[0],
+            got=f"a damaged or another file ({type(error).__name__}: {error})".splitlines()[0],
             fix="Get the file again; .pth and .safetensors are understood.",
         ) from error
     while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
