@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pointzoo.errors import ConfigError, UnknownNameError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+ConfigT = TypeVar("ConfigT", bound=_Dataclass)
 
 
 def parse_settings(words: Iterable[str]) -> dict[str, Any]:
