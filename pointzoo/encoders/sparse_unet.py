@@ -266,13 +266,32 @@ class SparseUNet(PointEncoder):
         Raises:
             CloudError: Shapes, types, devices or offsets do not fit, or a value is not finite.
         """
+        levels, place = self.voxel_levels(grid_coords, features, offsets)
+        return levels[0][1].index_select(0, place)
+
+    def voxel_levels(
+        self, grid_coords: Tensor, features: Tensor, offsets: Tensor
+    ) -> tuple[list[tuple[VoxelGrid, Tensor]], Tensor]:
+        """Encode voxels as :meth:`forward_voxels` does, and return every level.
+
+        Args:
+            grid_coords: See there, as for the others.
+            features: See there.
+            offsets: See there.
+
+        Returns:
+            The voxels of each level with their features, the finest first; and (M,) the row of the
+            finest level that each voxel of the input is.
+
+        Raises:
+            CloudError: See there.
+        """
         self._check_voxels(grid_coords, features, offsets)
         grid, order = VoxelGrid.build(grid_coords, offsets)
         x = features.to(self.stem.weight.dtype)[order]
-        _, rows = self._network(x, grid)[0]
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
-        return rows.index_select(0, place)
+        return self._network(x, grid), place
 
     def _network(self, x: Tensor, grid: VoxelGrid) -> list[tuple[VoxelGrid, Tensor]]:
         """Return the levels on the way up, the finest first; x (M, C) in the order of ``grid``."""
