@@ -9,19 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pointzoo.augment import grid_cells, nearest, pick_per_cell, rotation
 from pointzoo.cloud import PointCloud
 from pointzoo.errors import CloudError, ConfigError
 from pointzoo.pretrain import photometric
 from pointzoo.pretrain.photometric import ColorJitter, jitter_colors
-from pointzoo.pretrain.scene_views import (
-    SceneAugmentation,
-    grid_cells,
-    make_scene,
-    nearest,
-    pick_per_cell,
-    rotation,
-    scene_views,
-)
+from pointzoo.pretrain.scene_views import SceneAugmentation, make_scene, scene_views
 
 GOLDEN = Path(__file__).parent / "golden"
 STILL = SceneAugmentation(

@@ -13,10 +13,10 @@ from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import build
 from pointzoo.errors import ConfigError
 from pointzoo.metrics import class_iou, confusion_matrix, mean_iou
+from pointzoo.tasks.recipes import SceneChanges
 from pointzoo.tasks.scene_probe import fit_probe, sample_points, scene_features, score_probe, stack
 from pointzoo.tasks.scenes import (
     LabelledScene,
-    SceneChanges,
     change_scene,
     collate,
     crop,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pointzoo.augment import noisy_colors
 from pointzoo.cloud import FloatArray, IntArray
 
 _GREY = (0.2989, 0.587, 0.114)
@@ -121,8 +122,7 @@ def jitter_colors(
         else:
             kept = _ADJUST[name](kept, factors[name])
     if generator.random() < change.noise_probability:
-        noise = generator.standard_normal(kept.shape, dtype=np.float32)
-        kept = _clipped(kept + noise * np.float32(change.noise))
+        kept = noisy_colors(kept, change.noise, generator)
     return kept
 
 

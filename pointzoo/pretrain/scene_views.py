@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pointzoo import transforms
+from pointzoo.augment import grid_cells, nearest, pick_per_cell, shake, turn_and_mirror
 from pointzoo.cloud import FloatArray, IntArray, PointCloud
 from pointzoo.errors import ConfigError
 from pointzoo.pretrain.photometric import ColorJitter, jitter_colors
@@ -157,10 +157,11 @@ def make_scene(
 
 def make_view(scene: Scene, change: SceneAugmentation, generator: np.random.Generator) -> SceneView:
     """Turn, mirror, shake, recolour, sample and crop a scene."""
-    turn, moved = _turned(scene.coords, change, generator)
-    noise = generator.standard_normal(moved.shape, dtype=np.float32)
-    noise *= np.float32(change.jitter_sigma)
-    moved += np.clip(noise, -change.jitter_clip, change.jitter_clip, out=noise)
+    about = {"z": change.turn, "x": change.tilt, "y": change.tilt}
+    angles = {axis: generator.uniform(-most, most) for axis, most in about.items()}
+    mirror = np.where(generator.random(2) < change.flip, -1.0, 1.0)
+    turn, moved = turn_and_mirror(scene.coords, angles, mirror)
+    shake(moved, change.jitter_sigma, change.jitter_clip, generator)
     cells = grid_cells(moved, change.grid_size)
     framed = change.grid_frame == "augmented"
     chosen = cells if framed else grid_cells(scene.coords, change.grid_size)
@@ -188,81 +189,8 @@ def make_view(scene: Scene, change: SceneAugmentation, generator: np.random.Gene
     )
 
 
-def grid_cells(coords: FloatArray, grid_size: float) -> IntArray:
-    """Return the (3, N) cells of (3, N) coordinates, counted from the smallest on each axis."""
-    cells = np.floor(coords / coords.dtype.type(grid_size))
-    cells -= cells.min(axis=1, keepdims=True)
-    return cells.astype(np.int32)
-
-
-def pick_per_cell(cells: IntArray, generator: np.random.Generator) -> IntArray:
-    """Choose one random point of each occupied cell.
-
-    Args:
-        cells: (3, N) cells from 0 on.
-        generator: Source of the choice.
-
-    Returns:
-        (M,) rows, ascending by cell: x, then y, then z.
-    """
-    order = generator.permutation(cells.shape[1])  # the first point of each cell is then random
-    shuffled = cells[:, order].astype(np.int64)
-    extent = [int(e) + 1 for e in cells.max(axis=1)]
-    if math.prod(extent) < 2**63:
-        key = (shuffled[0] * extent[1] + shuffled[1]) * extent[2] + shuffled[2]
-        by_cell = np.argsort(key)
-        changes = np.diff(key[by_cell]) != 0
-    else:
-        by_cell = np.lexsort(shuffled[::-1])
-        changes = np.diff(shuffled[:, by_cell]).any(axis=0)
-    rows: IntArray = order[by_cell[np.append(True, changes)]]
-    return rows
-
-
-def nearest(coords: FloatArray, centre: int, count: int) -> IntArray:
-    """Return the rows, ascending, of the ``count`` points of (3, N) nearest to point ``centre``."""
-    offset = coords - coords[:, centre, None]
-    squared = np.einsum("an,an->n", offset, offset)
-    rows: IntArray = np.sort(np.argpartition(squared, count - 1)[:count])
-    return rows
-
-
-def rotation(axis: Literal["x", "y", "z"], angle: float) -> NDArray[np.float64]:
-    """Return the right-handed rotation matrix about an axis; angle in radians, p -> R p."""
-    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-    matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = math.cos(angle)
-    matrix[second, first] = math.sin(angle)
-    matrix[first, second] = -matrix[second, first]
-    return matrix
-
-
 def _within(coords: FloatArray, radius: float, generator: np.random.Generator) -> IntArray:
     centre = coords[int(generator.integers(len(coords)))]
     squared = (coords[:, 0] - centre[0]) ** 2 + (coords[:, 1] - centre[1]) ** 2
     rows: IntArray = np.flatnonzero(squared <= radius**2)
     return rows
-
-
-def _turned(
-    coords: FloatArray, change: SceneAugmentation, generator: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Rotate about z through the origin, x and y through the middle, then mirror x and y.
-
-    Returns:
-        The whole as one (3, 3) orthogonal matrix, and the (3, N) coordinates.
-    """
-    about = {"z": change.turn, "x": change.tilt, "y": change.tilt}
-    angles = {axis: generator.uniform(-most, most) for axis, most in about.items()}
-    mirror = np.where(generator.random(2) < change.flip, -1.0, 1.0)
-    whole = rotation("z", angles["z"])
-    moved = whole.astype(np.float32) @ coords
-    steps = (rotation("x", angles["x"]), np.diag([*mirror, 1.0]) @ rotation("y", angles["y"]))
-    for axis, step in zip("xy", steps, strict=True):
-        middle = (moved.min(axis=1) + moved.max(axis=1)).astype(np.float64) / 2
-        # mirrored after the rotation: the middle goes along
-        stay = np.diag([*mirror, 1.0]) @ middle if axis == "y" else middle
-        moved = step.astype(np.float32) @ moved
-        moved += (stay - step @ middle).astype(np.float32)[:, None]
-        whole = step @ whole
-    return whole.astype(np.float32), moved

@@ -1,15 +1,12 @@
 """Labelled scenes as a network trains on them: thinned, cut, changed at random, put into batches.
 
-The augmentation is the small part of Pointcept's ScanNet recipe (@ d74c646) that matters on few
-steps: turn about z, mirror, scale, jitter, and a change of brightness, contrast and noise of
-colours. Randomness comes from a numpy generator that is passed in.
+Randomness comes from a numpy generator that is passed in.
 
 Shape legend: N points, C channels after the coordinates, K classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +19,8 @@ from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
 from pointzoo.ops import grid_sample
+from pointzoo.tasks.changes import Points, change_points
+from pointzoo.tasks.recipes import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,29 +44,6 @@ class LabelledScene:
     def select(self, rows: Tensor) -> LabelledScene:
         """Return some of the points."""
         return LabelledScene(self.coords[rows], self.channels[rows], self.labels[rows])
-
-
-@dataclass(frozen=True)
-class SceneChanges:
-    """Random changes of a training scene.
-
-    Attributes:
-        turn: Largest rotation about z, radians.
-        flip: Probability of mirroring x, and of mirroring y.
-        scale: Range of the factor of the scene.
-        jitter: Standard deviation of the noise on every coordinate, clipped at three of them.
-        brightness: Largest change of colours by addition.
-        contrast: Largest change of colours by a factor around 1.
-        color_noise: Standard deviation of the noise on every colour.
-    """
-
-    turn: float = math.pi
-    flip: float = 0.5
-    scale: tuple[float, float] = (0.9, 1.1)
-    jitter: float = 0.005
-    brightness: float = 0.1
-    contrast: float = 0.2
-    color_noise: float = 0.02
 
 
 def load_scene(
@@ -117,34 +93,24 @@ def crop(scene: LabelledScene, points: int, generator: np.random.Generator) -> L
 
 
 def change_scene(
-    scene: LabelledScene,
-    change: SceneChanges,
-    channels: Sequence[str],
-    generator: np.random.Generator,
+    scene: LabelledScene, recipe: Recipe, channels: Sequence[str], generator: np.random.Generator
 ) -> LabelledScene:
-    """Change a scene at random; normals turn with it.
+    """Change a scene at random; normals turn with it, labels and other channels follow the points.
 
     Args:
         scene: The scene.
-        change: How strongly.
+        recipe: What is changed.
         channels: Names of the channels, three columns each.
         generator: Source of the random numbers.
     """
-    angle = generator.uniform(-change.turn, change.turn)
-    mirror = np.where(generator.random(2) < change.flip, -1.0, 1.0)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    matrix = torch.eye(3)
-    matrix[:2, :2] = torch.from_numpy(np.diag(mirror) @ turn)
-    noise = generator.standard_normal((len(scene), 3), dtype=np.float32).clip(-3, 3)
-    coords = scene.coords @ matrix.T * float(generator.uniform(*change.scale))
-    coords = coords + torch.from_numpy(noise) * change.jitter
-    columns = list(scene.channels.split(3, dim=1)) if channels else []
-    for place, name in enumerate(channels):
-        if name == "normals":
-            columns[place] = columns[place] @ matrix.T
-        if name == "colors":
-            columns[place] = _recolor(columns[place], change, generator)
-    return LabelledScene(coords, torch.cat([scene.channels[:, :0], *columns], 1), scene.labels)
+    columns = dict(zip(channels, scene.channels.split(3, dim=1), strict=False))
+    known = {name: columns[name].numpy() for name in ("colors", "normals") if name in columns}
+    changed = change_points(Points.of(scene.coords.numpy(), **known), recipe, generator)
+    rows = torch.from_numpy(changed.rows)
+    columns = {name: values[rows] for name, values in columns.items()}
+    columns.update({name: torch.from_numpy(getattr(changed, name)) for name in known})
+    features = torch.cat([scene.channels[rows, :0], *columns.values()], dim=1)
+    return LabelledScene(torch.from_numpy(changed.coords), features, scene.labels[rows])
 
 
 def collate(scenes: Iterable[LabelledScene]) -> tuple[PointBatch, Tensor]:
@@ -152,15 +118,6 @@ def collate(scenes: Iterable[LabelledScene]) -> tuple[PointBatch, Tensor]:
     every = list(scenes)
     batch = PointBatch.collate([s.coords for s in every], [s.channels for s in every])
     return batch, torch.cat([s.labels for s in every])
-
-
-def _recolor(colors: Tensor, change: SceneChanges, generator: np.random.Generator) -> Tensor:
-    factor = 1.0 + generator.uniform(-change.contrast, change.contrast)
-    shift = generator.uniform(-change.brightness, change.brightness, 3).astype(np.float32)
-    noise = generator.standard_normal(tuple(colors.shape), dtype=np.float32) * change.color_noise
-    middle = colors.mean(dim=0)
-    changed = (colors - middle) * factor + middle + torch.from_numpy(shift + noise)
-    return changed.clamp(0.0, 1.0)
 
 
 def _thinned(cloud: PointCloud, labels: IntArray, edge: float) -> IntArray:

@@ -23,7 +23,8 @@ from pointzoo.batch import PointBatch
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
 from pointzoo.metrics import class_iou, confusion_matrix, mean_iou
-from pointzoo.tasks.scenes import LabelledScene, SceneChanges, change_scene, collate, crop
+from pointzoo.tasks.recipes import Recipe, SceneChanges
+from pointzoo.tasks.scenes import LabelledScene, change_scene, collate, crop
 from pointzoo.tasks.supervised import decay_groups, use_amp, warm_cosine
 
 
@@ -52,7 +53,7 @@ class SegmentationConfig:
     clip: float = 3.0
     statistics: int = 8
     amp: bool | None = None
-    changes: SceneChanges = field(default_factory=SceneChanges)
+    changes: Recipe = field(default_factory=SceneChanges)
 
     def __post_init__(self) -> None:
         """Check the values.
