@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pointzoo.batch import PointBatch
-from pointzoo.cloud import IntArray, PointCloud
+from pointzoo.cloud import PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError
 from pointzoo.ops import grid_sample
@@ -67,7 +67,7 @@ def load_scene(
             fix="Use a data set with labels; -1 marks single points without one.",
         )
     if thin is not None:
-        cloud = cloud.select(_thinned(cloud, cloud.labels, thin))
+        cloud = thinned(cloud, thin)
     coords, channels = encoder.preprocess(cloud)
     labels = torch.from_numpy(np.array(cloud.labels, dtype=np.int64))
     return LabelledScene(coords, channels, labels)
@@ -120,10 +120,15 @@ def collate(scenes: Iterable[LabelledScene]) -> tuple[PointBatch, Tensor]:
     return batch, torch.cat([s.labels for s in every])
 
 
-def _thinned(cloud: PointCloud, labels: IntArray, edge: float) -> IntArray:
-    """Return the rows, ascending, of one point per voxel, labelled ones first."""
-    order = np.argsort(labels < 0, kind="stable")
+def _thinned(cloud: PointCloudef thinned(cloud: PointCloud, edge: float) -> PointCloud:
+    """Return one point per voxel, a labelled one where there is one, in the order of the cloud.
+
+    Args:
+        cloud: At least one point, finite.
+        edge: Of a voxel, metres.
+    """
+    unlabelled = np.zeros(len(cloud), dtype=bool) if cloud.labels is None else cloud.labels < 0
+    order = np.argsort(unlabelled, kind="stable")
     coords = torch.from_numpy(cloud.coords[order] - cloud.coords.min(axis=0))
     kept = grid_sample(coords, torch.tensor([len(coords)]), edge).index
-    rows: IntArray = np.sort(order[kept.numpy()])
-    return rows
+    return cloud.select(np.sort(order[kept.numpy()]))
