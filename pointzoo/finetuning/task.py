@@ -13,6 +13,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -126,7 +127,13 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Settings of a task; a task with settings of its own extends it."""
+    """Settings of a task; a task with settings of its own extends it.
+
+    Attributes:
+        label_smoothing: Share of a target that is spread over all classes.
+    """
+
+    label_smoothing: float = 0.0
 
 
 class Task(ABC, Generic[TargetT]):
@@ -140,8 +147,12 @@ class Task(ABC, Generic[TargetT]):
         reads_points: Whether the head reads point rows.
         per_point: Whether the head's output is one tensor (N, R) that a point gets whatever other
             points there are beyond the receptive field; then large scans are computed in tiles.
+        crops: Whether training sees a cloud in crops of ``crop_points``; else that many random points
+            of the whole.
         mixes: Whether two clouds may be laid over each other (Mix3D).
         options_class: Settings of the task.
+        defaults: Settings of :class:`pointzoo.finetuning.config.FinetuneConfig` and of the options
+            that suit the task better than theirs.
         class_names: Names of the K classes.
         options: Settings of the task.
     """
@@ -150,8 +161,10 @@ class Task(ABC, Generic[TargetT]):
     metric: ClassVar[str]
     reads_points: ClassVar[bool] = True
     per_point: ClassVar[bool] = True
+    crops: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
     options_class: ClassVar[type[TaskOptions]] = TaskOptions
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, class_names: Sequence[str], options: TaskOptions | None = None) -> None:
         """Keep the names and the settings."""
