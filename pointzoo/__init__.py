@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pointzoo.features import Features, extract
     from pointzoo.inspection import inspect
     from pointzoo.io import read, write
+    from pointzoo.pretrain.adapt import adapt
     from pointzoo.weights import sample_cloud, save_encoder
     from pointzoo.zoo import (
         EncoderInfo,
@@ -32,6 +33,7 @@ __all__ = [
     "PointCloud",
     "PointEncoder",
     "PointzooError",
+    "adapt",
     "create_encoder",
     "encoder_info",
     "extract",
@@ -51,6 +53,7 @@ _MODULES = {
     "PointCloud": "cloud",
     "PointEncoder": "encoders.base",
     "PointzooError": "errors",
+    "adapt": "pretrain.adapt",
     "create_encoder": "zoo",
     "encoder_info": "zoo",
     "extract": "features",

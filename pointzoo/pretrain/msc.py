@@ -114,6 +114,7 @@ PRESETS: Mapping[str, MSCConfig] = MappingProxyType(
             mask_size=0.25,
             match_radius=0.075,
             max_pairs=4096,
+            temperature=0.1,
             schedule="one_cycle",
             cycle_momentum=(0.95, 0.85),
             warmup=0.05,
@@ -122,7 +123,8 @@ PRESETS: Mapping[str, MSCConfig] = MappingProxyType(
     }
 )
 """``paper``: section 5 and Tables 4, 5. ``pointcept``: the released config. ``cpu``: coarser voxels
-and smaller scenes with lengths to match, sized for an hour on a few cores."""
+and smaller scenes with lengths to match, a lower temperature (docs/decisions/0013), sized for an hour
+or two on a core."""
 
 
 class MSCNetwork(nn.Module):
