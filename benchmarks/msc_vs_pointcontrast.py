@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--probe-points", type=int, default=500)
     parser.add_argument("--probe-tests", type=int, default=20)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--runs", type=Path, help="Keep the runs of both sides, with weights, here.")
     options = parser.parse_args()
     settings = {
         "encoder": options.encoder, "seconds": options.seconds,
@@ -170,9 +171,10 @@ def main() -> None:
                options.probe_tests)  # fmt: skip
     found["random"] = {"probe_miou": round(probe(untrained, *probing), 2)}
     for side, data in (("msc", rooms), ("pointcontrast", pairs)):
-        with tempfile.TemporaryDirectory() as folder:
-            facts: dict[str, Any] = train_for(side, data, Path(folder), settings)
-            trained = load_encoder(str(Path(folder) / "weights"))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (options.runs or Path(temporary)) / side
+            facts: dict[str, Any] = train_for(side, data, folder, settings)
+            trained = load_encoder(folder / "weights")
         rate = facts["samples_per_second"]
         facts["rooms_per_second"] = rate * len(rooms) / len(data)
         facts["coverage_per_sample"] = coverage(side, data, rooms)

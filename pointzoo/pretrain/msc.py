@@ -122,9 +122,9 @@ PRESETS: Mapping[str, MSCConfig] = MappingProxyType(
         ),
     }
 )
-"""``paper``: section 5 and Tables 4, 5. ``pointcept``: the released config. ``cpu``: coarser voxels
-and smaller scenes with lengths to match, a lower temperature (docs/decisions/0013), sized for an hour
-or two on a core."""
+"""``paper``: section 5 and Tables 4, 5. ``pointcept``: the released config. ``cpu``: coarser
+voxels, smaller scenes with lengths to match and a lower temperature (docs/decisions/0013), sized
+for an hour or two on a core."""
 
 
 class MSCNetwork(nn.Module):

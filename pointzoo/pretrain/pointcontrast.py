@@ -97,6 +97,7 @@ PRESETS: Mapping[str, PointContrastConfig] = MappingProxyType(
             batch_size=8,
             views=dataclasses.replace(FRAMES, grid_size=0.05, channel_dropout=0.2),
             match_radius=0.075,
+            temperature=0.1,
             schedule="one_cycle",
             cycle_momentum=(0.95, 0.85),
             warmup=0.05,
