@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--probe-points", type=int, default=500)
     parser.add_argument("--probe-tests", type=int, default=20)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--runs", type=Path, help="Keep the runs of both sides, with weights, here.")
+    parser.add_argument("--runs", type=Path, help="Keep runs and weights here.")
     options = parser.parse_args()
     settings = {
         "encoder": options.encoder, "seconds": options.seconds,
