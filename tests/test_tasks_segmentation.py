@@ -221,9 +221,9 @@ def test_scenes_without_labels_are_left_out(scenes):
 
 
 def test_statistics_are_those_of_the_scenes(scenes):
-    model = Segmenter(make_encoder(), 3)
+    model = Segmenter(make_encoder(), 3).train()
     weights = [p.clone() for p in model.parameters()]
-    measure_statistics(model, scenes[:2])
+    measure_statistics(model, [collate([scene])[0] for scene in scenes[:2]])
     norm = model.encoder.stem.norm
     assert (norm.momentum, int(norm.num_batches_tracked)) == (0.01, 2)
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))

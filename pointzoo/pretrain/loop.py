@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from pointzoo.pretrain.health import bfloat16_pays, measure_health
 from pointzoo.pretrain.objective import Clock, Objective, Runtime, TrainingConfig
 from pointzoo.pretrain.report import Report
 from pointzoo.pretrain.samples import Plan, Samples, step_generator
+from pointzoo.pretrain.signals import Stop, stop_on_signals
 from pointzoo.weights import save_encoder
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -117,7 +116,6 @@ class _Run:
         )
         known = {entry.encoder_class for entry in ARCHITECTURES.values()}
         self.weights = out / WEIGHTS if type(objective.exported) in known else None
-        self.stop = False
         self.last: dict[str, float] = {}
         self.health: dict[str, float] = {}
 
@@ -164,10 +162,10 @@ class _Run:
             self.out, self.step, self.clock.total_steps,
             enabled=self.accelerator.is_main_process, tensorboard=self.config.tensorboard,
         )  # fmt: skip
-        with report, self._signals():
+        with report, stop_on_signals() as stop:
             if self.step == 0:
                 self._save()
-            self._steps(report)
+            self._steps(report, stop)
             self._save()
             self._check_health(report)
         return RunResult(
@@ -178,7 +176,7 @@ class _Run:
             self.weights,
         )
 
-    def _steps(self, report: Report) -> None:
+    def _steps(self, report: Report, stop: Stop) -> None:
         saved = checked = time.perf_counter()
         waiting = time.perf_counter()
         for batch in self._loader():
@@ -190,10 +188,10 @@ class _Run:
                 clouds=self.config.batch_size, every=self.config.log_steps,
             )  # fmt: skip
             now = time.perf_counter()
-            check, save, stop = self._agree(
+            check, save, ends = self._agree(
                 now - checked > 60 * self.config.health_minutes,
                 now - saved > 60 * self.config.checkpoint_minutes,
-                self.stop,
+                stop.asked,
             )
             if check:
                 self._check_health(report)
@@ -201,7 +199,7 @@ class _Run:
             if save:
                 self._save()
                 saved = time.perf_counter()
-            if stop:
+            if ends:
                 return
             waiting = time.perf_counter()
 
@@ -285,24 +283,6 @@ class _Run:
                 got=f"a collapse at step {self.step}: {reason}",
                 fix="Lower the learning rate or the teacher temperature, or warm up longer.",
             )
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a stop after the current step."""
-
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            self.stop = True
-
-        try:
-            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: whoever owns it decides
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _binding(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ LOG = "log.jsonl"
 class Report:
     """Says how a run goes, on a terminal and in ``log.jsonl``.
 
-    Lines of the log hold ``kind`` ("step" or "health"), ``step``, ``time`` (Unix seconds) and the
-    values; a step line averages the steps since the last one. ``waiting`` is the share of the time
-    that the networks waited for data, ``views`` the share that went into crops, sampling and
-    neighbours.
+    Lines of the log hold ``kind`` ("step", "health", "validation"), ``step``, ``time`` (Unix
+    seconds) and the values; a step line averages the steps since the last one. ``waiting`` is the
+    share of the time that the networks waited for data, ``views`` the share that went into crops,
+    sampling and neighbours.
     """
 
     def __init__(
@@ -105,7 +105,11 @@ class Report:
 
     def health(self, step: int, values: Mapping[str, float]) -> None:
         """Log a health check and print it above the bar."""
-        self._write("health", step, values)
+        self.note("health", step, values)
+
+    def note(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log what was measured after a step, and print it above the bar."""
+        self._write(kind, step, values)
         shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in values.items())
         self.progress.console.print(f"step {step}: {shown}")
 

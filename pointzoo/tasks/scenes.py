@@ -120,7 +120,7 @@ def collate(scenes: Iterable[LabelledScene]) -> tuple[PointBatch, Tensor]:
     return batch, torch.cat([s.labels for s in every])
 
 
-def _thinned(cloud: PointCloudef thinned(cloud: PointCloud, edge: float) -> PointCloud:
+def thinned(cloud: PointCloud, edge: float) -> PointCloud:
     """Return one point per voxel, a labelled one where there is one, in the order of the cloud.
 
     Args:

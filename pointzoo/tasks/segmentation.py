@@ -153,7 +153,9 @@ def train_segmenter(
         schedule.step()
         after_step(loss)
     seen = [next(order) for _ in range(config.statistics)]
-    measure_statistics(model, (crop(scene, config.crop_points, generator) for scene in seen))
+    cut = (crop(scene, config.crop_points, generator) for scene in seen)
+    device = model.head.weight.device
+    measure_statistics(model, (collate([scene])[0].to(device) for scene in cut))
     return model.eval()
 
 
@@ -191,25 +193,24 @@ def train_step(
     return float(loss.detach())
 
 
-def measure_statistics(model: Segmenter, scenes: Iterable[LabelledScene]) -> None:
-    """Replace the running statistics of every batch normalisation by those of some scenes.
+def measure_statistics(model: nn.Module, batches: Iterable[PointBatch]) -> None:
+    """Replace the running statistics of batch normalisations by those of some batches.
 
-    The network is left in training mode; weights do not change.
+    Those that are in training mode count; modes and weights do not change.
 
     Args:
-        model: The network.
-        scenes: One forward pass for each; the average counts.
+        model: Any network on batches.
+        batches: On its device; one forward pass for each, and the average counts.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
+    every = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))  # noqa: SLF001
+    norms = [norm for norm in every if norm.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # None means: average over all passes
-    model.train()
     with torch.no_grad():
-        for scene in scenes:
-            batch, _ = collate([scene])
-            model(batch.to(model.head.weight.device))
+        for batch in batches:
+            model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
