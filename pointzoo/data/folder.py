@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,11 @@ import numpy as np
 
 from pointzoo import io
 from pointzoo.cloud import IntArray, PointCloud
+from pointzoo.data.splits import choose, list_files, place_of
 from pointzoo.errors import ConfigError, FormatError
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_SUBSTITUTES = {"val": "test", "test": "val"}
+SIDECAR = re.compile(r"\.(labels?|instances?)\.(npy|npz|txt)$", re.IGNORECASE)
+"""Names of files that hold labels of the points of the file beside them: ``scan.labels.npy``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,13 @@ class FileDataset:
 
 
 def read_folder(
-    path: Path, split: str | None = None, *, points: int = io.MESH_POINTS
+    path: Path,
+    split: str | None = None,
+    *,
+    points: int = io.MESH_POINTS,
+    classes: Sequence[str] | None = None,
+    ratio: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> FileDataset:
     """Open a folder of point-cloud or mesh files of any format.
 
@@ -72,56 +76,66 @@ def read_folder(
         split: ``"train"``, ``"val"`` or ``"test"`` (of the last two, the one that exists), or None
             for all files.
         points: Points to draw from each file that is a mesh.
+        classes: Names of all class folders in the order of the labels; None: sorted.
+        ratio: See :func:`pointzoo.data.splits.choose`; the shares hold in every class.
+        seed: See there.
 
     Raises:
-        FormatError: There is no file of a known format.
-        ConfigError: There is no such split.
+        FormatError: There is no file of a known format, or a list names one that is not there.
+        ConfigError: There is no such split, or a folder is none of the classes.
     """
-    found = [(file, *_place(path, file)) for file in _files(path)]
-    classes = tuple(sorted({name for _, name, _ in found if name}))  # of all parts
-    splits = {part for _, _, part in found}
-    if split is not None:
-        wanted = split if split in splits else _SUBSTITUTES.get(split)
-        found = [entry for entry in found if entry[2] == wanted]
-        if not found or wanted is None:
-            raise ConfigError(
-                expected=f"a folder {split!r} in {path}",
-                got=", ".join(sorted(part for part in splits if part)) or "no such parts",
-                fix="Leave out the split, or sort the files into train/ and test/.",
-            )
-    if classes:
-        found = [entry for entry in found if entry[1]]
-    if not found:
+    files = list(files_of(path))
+    named = {file: place_of(path, file)[0] for file in files}
+    names = tuple(sorted(set(named.values()) - {""}))  # of all parts
+    if names:
+        files = [file for file in files if named[file]]
+    if not files:
         raise FormatError(
             expected=f"files that end in {', '.join(io.READABLE)}",
             got=f"none in {path}",
             fix="Pass the folder that holds the class folders or the files.",
         )
+    if names and classes is not None:
+        _check_classes(path, names, classes)
+        names = tuple(classes)
+    groups = [named[file] for file in files]
+    files = choose(path, files, split, ratio=ratio, seed=seed, groups=groups)
     return FileDataset(
         name=path.resolve().name,
-        paths=tuple(file for file, _, _ in found),
-        names=tuple(file.relative_to(path).as_posix() for file, _, _ in found),
-        labels=np.array([classes.index(name) for _, name, _ in found]) if classes else None,
-        class_names=classes,
+        paths=tuple(files),
+        names=tuple(file.relative_to(path).as_posix() for file in files),
+        labels=np.array([names.index(named[file]) for file in files]) if names else None,
+        class_names=names,
         points=points,
     )
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Files of known formats, in an order that no file system decides."""
+def files_of(path: Path, *, scenes: bool = False) -> Iterator[Path]:
+    """Yield the files of known formats below a folder, in an order that no file system decides.
+
+    Args:
+        path: The folder; hidden files and folders, linked folders, lists of splits and labels that
+            lie beside a cloud are left out.
+        scenes: Also yield folders with a ``coord.npy`` (:mod:`pointzoo.data.scenes`), as one each.
+    """
+    lists = set(list_files(path).values())
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if scenes and "coord.npy" in files:
+            subfolders.clear()
+            yield Path(folder)
+            continue
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in io.READABLE:
-                yield Path(folder, name)
+            file = Path(folder, name)
+            known = file.suffix.lower() in io.READABLE and not SIDECAR.search(name)
+            if known and not name.startswith(".") and file not in lists:
+                yield file
 
 
-def _place(root: Path, file: Path) -> tuple[str, str]:
-    """Class and part of a file, each empty where there is none."""
-    folders = list(file.relative_to(root).parts[:-1])
-    for i, name in enumerate(folders[:2]):
-        part = _SPLITS.get(name.lower())
-        if part:
-            del folders[i]
-            return (folders[0] if folders else ""), part
-    return (folders[0] if folders else ""), ""
+def _check_classes(path: Path, found: Sequence[str], classes: Sequence[str]) -> None:
+    if missing := sorted(set(found) - set(classes)):
+        raise ConfigError(
+            expected=f"folders of the classes {', '.join(classes)} in {path}",
+            got=", ".join(missing),
+            fix="Name every folder in the list of classes.",
+        )

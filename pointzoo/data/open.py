@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pointzoo import io
 from pointzoo.data.base import PointDataset
-from pointzoo.data.folder import read_folder
+from pointzoo.data.labelled_folder import open_folder
+from pointzoo.data.labelling import CLASSES_FILE
 from pointzoo.data.readers import (
     Split,
     no_split,
@@ -25,19 +26,25 @@ _SCANOBJECTNN = ("training_objectdataset.h5", "test_objectdataset.h5")
 
 
 def open_dataset(
-    path: str | os.PathLike[str], split: Split | None = None, *, points: int = io.MESH_POINTS
+    path: str | os.PathLike[str],
+    split: Split | None = None,
+    *,
+    points: int = io.MESH_POINTS,
+    objects: bool | None = None,
 ) -> PointDataset:
     """Open a data set of point clouds; the layout is told from the names of the files.
 
     A corpus folder, a folder of rooms, scenes as Pointcept preprocesses them (see
     :mod:`pointzoo.data.scenes`), ShapeNet, ModelNet40 as text or HDF5, ScanObjectNN (see
-    :mod:`pointzoo.data.readers`), or a folder of files sorted by class (see
-    :func:`~pointzoo.data.folder.read_folder`).
+    :mod:`pointzoo.data.readers`), or a folder of files: objects sorted by class, or scenes with
+    labels per point (see :mod:`pointzoo.data.labelled_folder`).
 
     Args:
         path: The folder, or the single file of ShapeNet or ScanObjectNN.
         split: ``"train"``, ``"test"`` or, in a folder of files, ``"val"``; None for everything.
         points: Points to draw from each mesh in a folder of files.
+        objects: Whether a folder of files holds objects sorted by class; None: as
+            :func:`~pointzoo.data.labelled_folder.open_folder` guesses.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``.
@@ -49,7 +56,7 @@ def open_dataset(
     if not place.exists():
         raise FileNotFoundError(f"no such file or folder: {place}")
     dataset = _open_file(place, split) if place.is_file() else _open_known(place, split)
-    return dataset or read_folder(place, split, points=points)
+    return dataset or open_folder(place, split, points=points, objects=objects)
 
 
 def _open_file(path: Path, split: Split | None) -> PointDataset:
@@ -86,4 +93,5 @@ def _open_known(path: Path, split: Split | None) -> PointDataset | None:
     for folder in (path, path / "main_split"):
         if all((folder / name).is_file() for name in _SCANOBJECTNN):
             return read_scanobjectnn(folder, split)
-    return read_scenes(path, split) if is_scenes(path) else None
+    known = is_scenes(path) and not (path / CLASSES_FILE).is_file()
+    return read_scenes(path, split) if known else None

@@ -80,7 +80,7 @@ class SceneDataset:
         """
         folder = self.root / self.names[index]
         arrays = {
-            key: _load(folder / f"{key}.npy")
+            key: load_array(folder / f"{key}.npy")
             for key in ("coord", "color", "normal", "instance", self.segment)
             if key and (folder / f"{key}.npy").is_file()
         }
@@ -171,21 +171,31 @@ def _segment(path: Path, folders: Sequence[Path], labels: str | None) -> str:
     return ""
 
 
-def _load(file: Path) -> NDArray[Any]:
+def load_array(file: Path) -> NDArray[Any]:
+    """Load one array of a scene.
+
+    Raises:
+        FormatError: It is damaged.
+    """
     try:
         array: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise FormatError(
             expected=f"the array file {file}", got=f"{type(error).__name__}: {error}", fix=_FIX
         ) from error
     return array
 
 
+def color_bytes(color: NDArray[Any]) -> NDArray[Any]:
+    """Return colours (N, 3) of 0..255 as bytes; some write them as floating point."""
+    if color.dtype == np.uint8:
+        return color
+    return np.clip(np.round(color), 0, 255).astype(np.uint8)
+
+
 def _cloud(arrays: Mapping[str, NDArray[Any]], segment: str, classes: int) -> PointCloud:
     count = len(arrays["coord"])
     color = arrays.get("color")
-    if color is not None and color.dtype != np.uint8:  # some write 0..255 as floating point
-        color = np.clip(np.round(color), 0, 255).astype(np.uint8)
     labels = np.full(count, -1, dtype=np.int64)
     if segment in arrays:
         labels = arrays[segment].reshape(-1).astype(np.int64)
@@ -193,7 +203,7 @@ def _cloud(arrays: Mapping[str, NDArray[Any]], segment: str, classes: int) -> Po
     instance = arrays.get("instance")
     return PointCloud(
         coords=arrays["coord"],
-        colors=color,
+        colors=None if color is None else color_bytes(color),
         normals=arrays.get("normal"),
         labels=labels if segment else None,
         fields={} if instance is None else {"instance": instance.reshape(-1)},
