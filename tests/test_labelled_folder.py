@@ -254,7 +254,8 @@ def test_splits_by_lists(tmp_path):
     (tmp_path / "train.txt").write_text("./a.npz\n\nc\n", encoding="utf-8")
     (tmp_path / "valid.txt").write_text("b\n", encoding="utf-8")
     assert open_folder(tmp_path, "train", objects=False).names == ("a.npz", "deep/c.npz")
-    assert open_folder(tmp_path, "val", objects=False).names == ("b.npz",)
+    val = open_folder(tmp_path, "val", objects=False)
+    assert (val.names, val.splits) == (("b.npz",), ("val",))
     assert len(open_folder(tmp_path, objects=False)) == 3
     put(tmp_path / "other" / "c.npz", VALUES)
     for text in ("c", "nothing.ply"):

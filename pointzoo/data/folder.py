@@ -12,7 +12,7 @@ import numpy as np
 
 from pointzoo import io
 from pointzoo.cloud import IntArray, PointCloud
-from pointzoo.data.splits import choose, list_files, place_of
+from pointzoo.data.splits import choose, list_files, parts_of, place_of
 from pointzoo.errors import ConfigError, FormatError
 
 SIDECAR = re.compile(r"\.(labels?|instances?)\.(npy|npz|txt)$", re.IGNORECASE)
@@ -31,6 +31,7 @@ class FileDataset:
         class_names: Names that the labels index.
         points: Points to draw from each file that is a mesh.
         columns: Names of the columns of text files, where the files do not say them.
+        splits: (M,) ``"train"``, ``"val"``, ``"test"`` or empty; None where nobody looked.
     """
 
     name: str
@@ -40,6 +41,7 @@ class FileDataset:
     class_names: tuple[str, ...] = ()
     points: int = io.MESH_POINTS
     columns: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Return M, the number of clouds."""
@@ -77,7 +79,7 @@ def read_folder(
             for all files.
         points: Points to draw from each file that is a mesh.
         classes: Names of all class folders in the order of the labels; None: sorted.
-        ratio: See :func:`pointzoo.data.splits.choose`; the shares hold in every class.
+        ratio: See :func:`pointzoo.data.splits.parts_of`; the shares hold in every class.
         seed: See there.
 
     Raises:
@@ -99,7 +101,8 @@ def read_folder(
         _check_classes(path, names, classes)
         names = tuple(classes)
     groups = [named[file] for file in files]
-    files = choose(path, files, split, ratio=ratio, seed=seed, groups=groups)
+    parts = parts_of(path, files, ratio=ratio, seed=seed, groups=groups)
+    files = choose(path, parts, split)
     return FileDataset(
         name=path.resolve().name,
         paths=tuple(files),
@@ -107,6 +110,7 @@ def read_folder(
         labels=np.array([names.index(named[file]) for file in files]) if names else None,
         class_names=names,
         points=points,
+        splits=tuple(parts[file] for file in files),
     )
 
 

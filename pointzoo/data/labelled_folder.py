@@ -37,7 +37,7 @@ from pointzoo.data.labelling import (
     read_beside,
 )
 from pointzoo.data.scenes import color_bytes, load_array
-from pointzoo.data.splits import choose, place_of
+from pointzoo.data.splits import choose, parts_of, place_of
 from pointzoo.errors import CloudError, FormatError, PointzooError
 
 
@@ -54,6 +54,7 @@ class FolderDataset:
         labelling: Where labels are and what they mean.
         every: The scenes of all splits: classes that come from the data come from all of them.
         columns: Names of the columns of text files, where the files do not say them.
+        splits: (M,) ``"train"``, ``"val"``, ``"test"``, or empty where nothing says it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class FolderDataset:
     labelling: Labelling = dataclasses.field(default_factory=Labelling)
     every: tuple[Path, ...] = ()
     columns: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = ()
 
     @property
     def labels(self) -> IntArray | None:
@@ -211,9 +213,11 @@ def open_folder(
             got=f"none in {root}",
             fix="Pass the folder that holds the files.",
         )
-    chosen = tuple(choose(root, files, split, ratio=ratio, seed=seed))
+    parts = parts_of(root, files, ratio=ratio, seed=seed)
+    chosen = tuple(choose(root, parts, split))
     names = tuple(file.relative_to(root).as_posix() for file in chosen)
-    return dataclasses.replace(whole, paths=chosen, names=names)
+    splits = tuple(parts[file] for file in chosen)
+    return dataclasses.replace(whole, paths=chosen, names=names, splits=splits)
 
 
 def _are_objects(root: Path, scenes: FolderDataset) -> bool:

@@ -7,7 +7,7 @@ folders of these names, or by shares of a random order.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,50 +51,61 @@ def list_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def choose(
+def parts_of(
     root: Path,
     files: Sequence[Path],
-    split: str | None,
     *,
     ratio: Sequence[float] | None = None,
     seed: int = 0,
     groups: Sequence[str] | None = None,
-) -> list[Path]:
-    """Return the files of a split, in order; all of them for None.
+) -> dict[Path, str]:
+    """Return the part of each file: ``"train"``, ``"val"``, ``"test"``, or empty for none.
 
     Args:
         root: The folder.
         files: All files below it.
-        split: ``"train"``, ``"val"`` or ``"test"``; of the last two, the one that exists.
         ratio: Shares of train and val, and maybe of test, of a random order of the names; None: by
             lists, or else by folders.
         seed: Of that order.
         groups: One name per file; the shares hold within each group.
 
     Raises:
-        ConfigError: There is no such split, or the shares are no shares.
+        ConfigError: The shares are no shares.
         FormatError: A list names a file that is not there.
     """
-    if split is None:
-        return list(files)
     if ratio is not None:
-        parts = _by_ratio(files, _checked_ratio(ratio), seed, groups)
-    elif lists := list_files(root):
-        parts = {part: _listed(root, path, files) for part, path in lists.items()}
-    else:
-        parts = {}
-        for file in files:
-            parts.setdefault(place_of(root, file)[1], []).append(file)
-        parts.pop("", None)
-    chosen = parts.get(split) or parts.get(_SUBSTITUTES.get(split, ""))
-    if not chosen:
+        return _by_ratio(files, _checked_ratio(ratio), seed, groups)
+    if lists := list_files(root):
+        parts = dict.fromkeys(files, "")
+        for part, path in lists.items():
+            parts.update(dict.fromkeys(_listed(root, path, files), part))
+        return parts
+    return {file: place_of(root, file)[1] for file in files}
+
+
+def choose(root: Path, parts: Mapping[Path, str], split: str | None) -> list[Path]:
+    """Return the files of a split in order; all of them for None.
+
+    Args:
+        root: The folder, for the message.
+        parts: See :func:`parts_of`.
+        split: ``"train"``, ``"val"`` or ``"test"``; of the last two, the one that exists.
+
+    Raises:
+        ConfigError: There is no such split.
+    """
+    if split is None:
+        return list(parts)
+    known = set(parts.values()) - {""}
+    wanted = split if split in known else _SUBSTITUTES.get(split)
+    if wanted not in known:
         raise ConfigError(
             expected=f"a part {split!r} of {root}",
-            got=", ".join(sorted(part for part in parts if parts[part])) or "no such parts",
+            got=", ".join(sorted(known)) or "no such parts",
             fix="Leave out the split, sort the files into train/ and val/, list them in train.txt "
             "and val.txt, or pass a ratio.",
         )
-    return chosen
+    return [file for file, part in parts.items() if part == wanted]
 
 
 def _is_list(path: Path) -> bool:
@@ -139,16 +150,14 @@ def _checked_ratio(ratio: Sequence[float]) -> tuple[float, ...]:
 
 def _by_ratio(
     files: Sequence[Path], shares: tuple[float, ...], seed: int, groups: Sequence[str] | None
-) -> dict[str, list[Path]]:
+) -> dict[Path, str]:
     names = [""] * len(files) if groups is None else list(groups)
     generator = np.random.default_rng(seed)
-    part = {}
+    parts = dict.fromkeys(files, "")
     for group in sorted(set(names)):
         rows = [row for row, name in enumerate(names) if name == group]
         ends = np.rint(np.cumsum(shares) * len(rows)).astype(int)
         for place, row in enumerate(generator.permutation(rows).tolist()):
             taken = int(np.searchsorted(ends, place, side="right"))
-            part[row] = SPLITS[taken] if taken < len(shares) else ""
-    return {
-        split: [file for row, file in enumerate(files) if part[row] == split] for split in SPLITS
-    }
+            parts[files[row]] = SPLITS[taken] if taken < len(shares) else ""
+    return parts
