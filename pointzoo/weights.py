@@ -94,7 +94,7 @@ def save_encoder(
     """
     target = Path(folder)
     _require_replaceable(target)
-    name = architecture or _architecture_of(encoder)
+    name = architecture or architecture_of(encoder)
     tensors = _stored(encoder, half=half)
     data = safetensors.torch.save(tensors)
     config = _describe(encoder, name, hashlib.sha256(data).hexdigest())
@@ -271,7 +271,7 @@ def _require_fingerprint(
             )
 
 
-def _architecture_of(encoder: PointEncoder) -> str:
+def architecture_of(encoder: PointEncoder) -> str:
     """Return the architecture of the encoder's class that shares most settings with it."""
     same = [a for a in ARCHITECTURES.values() if a.encoder_class is type(encoder)]
     if not same:

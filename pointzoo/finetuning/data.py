@@ -132,11 +132,20 @@ def _open(path: Path) -> tuple[PointDataset, PointDataset | None]:
         train = open_dataset(path, "train")
     except ConfigError:  # no parts
         return open_dataset(path), None
+    return train, validation_part(path)
+
+
+def validation_part(path: Path) -> PointDataset | None:
+    """Return the part of a data set that is really named val (valid, validation), if it has one.
+
+    Raises:
+        FormatError: The layout is unknown.
+    """
     try:
-        validation = open_dataset(path, "val")
+        found = open_dataset(path, "val")
     except ConfigError:
-        return train, None
-    return train, validation if _is_validation(validation) else None
+        return None
+    return found if _is_validation(found) else None
 
 
 def _is_validation(part: PointDataset) -> bool:

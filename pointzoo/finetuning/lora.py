@@ -66,6 +66,20 @@ def add_adapters(module: nn.Module, rank: int) -> int:
     return adapted
 
 
+def has_adapters(module: nn.Module) -> bool:
+    """Say whether :func:`add_adapters` was here."""
+    return any(isinstance(part, LowRank) for part in module.modules())
+
+
+def added_names(module: nn.Module) -> set[str]:
+    """Return the names, in the state of a module, of what :func:`add_adapters` lets learn."""
+    found = set()
+    for name, part in module.named_modules():
+        if isinstance(part, (LowRank, *_NORMS)):
+            found |= {f"{name}.{key}" for key, _ in part.named_parameters(recurse=False)}
+    return found
+
+
 def matrix_shape(weight: Tensor) -> tuple[int, int]:
     """Return rows and columns of a weight taken as a matrix; all axes but the last are rows."""
     if weight.ndim == 2:

@@ -17,7 +17,7 @@ Parts of an encoder are its modules one below the root, list entries counted one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -131,16 +131,6 @@ def run_order(encoder: PointEncoder) -> list[str]:
         dict.fromkeys(_part_of_parameter(name) for name, _ in encoder.named_parameters())
     )
     return [part for part in ran if part in own] + [part for part in own if part not in ran]
-
-
-def trained_state(network: Network, config: FinetuneConfig) -> dict[str, torch.Tensor]:
-    """Return what has to be kept beside the encoder: everything for ``full``, else what learns."""
-    state: Mapping[str, torch.Tensor] = network.state_dict()
-    if config.method == "full":
-        return dict(state)
-    learns = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    heads = {name for name in state if name.startswith("head.")}
-    return {name: value for name, value in state.items() if name in learns | heads}
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:

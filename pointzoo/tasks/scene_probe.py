@@ -105,7 +105,13 @@ def sample_points(
 
 
 def fit_probe(
-    features: Tensor, labels: Tensor, classes: int, *, penalty: float = PENALTY, steps: int = 100
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    *,
+    penalty: float = PENALTY,
+    steps: int = 100,
+    class_weights: Tensor | None = None,
 ) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features, by L-BFGS from zero.
 
@@ -115,6 +121,7 @@ def fit_probe(
         classes: K.
         penalty: See :data:`PENALTY`.
         steps: Iterations at most.
+        class_weights: (K,) how much a row counts by its class; None: all alike.
 
     Raises:
         ConfigError: There is no row.
@@ -133,7 +140,7 @@ def fit_probe(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(standard @ weight + bias, labels)
+        loss = torch.nn.functional.cross_entropy(standard @ weight + bias, labels, class_weights)
         loss = loss + penalty / 2 * weight.square().sum()
         loss.backward()
         return loss

@@ -1,0 +1,152 @@
+"""Where the encoder of a model comes from: what has to be there to build it again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pointzoo.encoders.base import PointEncoder
+from pointzoo.encoders.registry import ARCHITECTURES, build
+from pointzoo.errors import ConfigError, InputError, WeightError
+from pointzoo.weights import architecture_of
+from pointzoo.zoo import WEIGHTS, create_encoder, encoder_info, load_encoder
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """An encoder by name, by folder, or as an architecture whose weights lie in the model.
+
+    Attributes:
+        kind: ``registered``: a pretrained name; ``folder``: a weight folder; ``embedded``: neither,
+            so that the model holds all weights.
+        name: The name, the folder, or the architecture.
+        architecture: The architecture.
+        config: Its settings, as JSON types.
+        sha256: Checksum of the weight; empty for an embedded one.
+        commit: Commit that made the weight, as its card says; empty where no card says it.
+    """
+
+    kind: Literal["registered", "folder", "embedded"]
+    name: str
+    architecture: str
+    config: Mapping[str, Any]
+    sha256: str = ""
+    commit: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return dataclasses.asdict(self)
+
+    def build(self, folder: str | os.PathLike[str] | None = None) -> PointEncoder:
+        """Return the encoder: loaded and verified, or empty where it is embedded.
+
+        Args:
+            folder: Where the weight folder lies now, if it is not where it was.
+
+        Raises:
+            WeightError: The encoder is not there, or it is not the one that the model was trained
+                on.
+        """
+        if self.kind == "embedded":
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    return build(self.architecture, **self.config).eval()
+            except (InputError, TypeError, ValueError) as error:
+                raise WeightError(
+                    expected=f"an architecture that this release knows ({self.architecture!r})",
+                    got=str(error),
+                    fix="Install the release of pointzoo that wrote the model.",
+                ) from error
+        try:
+            place = folder or self.name
+            found = encoder_info(place).sha256
+            encoder = load_encoder(place)
+        except InputError as error:
+            raise WeightError(
+                expected=f"the encoder {self.name!r} that the model was trained on",
+                got=str(error),
+                fix="Pass load_model(..., encoder=FOLDER), or install the release that has it.",
+            ) from error
+        if found != self.sha256:
+            raise WeightError(
+                expected=f"the encoder {self.name!r} with the sha256 {self.sha256[:12]}...",
+                got=f"{str(found)[:12]}...",
+                fix="Pass load_model(..., encoder=FOLDER) with the one that the model needs.",
+            )
+        return encoder
+
+
+def resolve_encoder(
+    encoder: PointEncoder | str | os.PathLike[str], *, seed: int
+) -> tuple[PointEncoder, EncoderSource]:
+    """Return an encoder that may be changed, and where it comes from.
+
+    An encoder that equals a registered weight bit for bit is named; any other object, and one with
+    random weights, counts as embedded.
+
+    Args:
+        encoder: An encoder, which is copied; a pretrained name or a weight folder; or the name of
+            an architecture, for random weights.
+        seed: Of random weights.
+
+    Raises:
+        UnknownNameError: There is no such encoder.
+        WeightError: The weight is damaged.
+        ConfigError: ``encoder`` is something else, or of no registered architecture.
+    """
+    if isinstance(encoder, PointEncoder):
+        name = _registered_name(encoder)
+        source = _embedded(encoder) if name is None else _named(name)
+        return copy.deepcopy(encoder).eval(), source
+    if not isinstance(encoder, str | os.PathLike):
+        raise ConfigError(
+            expected="an encoder, its name or its folder",
+            got=type(encoder).__name__,
+            fix="pointzoo.list_encoders() lists the names.",
+        )
+    if isinstance(encoder, str) and encoder in ARCHITECTURES:
+        fresh = create_encoder(encoder, seed=seed)
+        return fresh, _embedded(fresh)
+    return load_encoder(encoder), _named(encoder)
+
+
+def _embedded(encoder: PointEncoder) -> EncoderSource:
+    architecture = architecture_of(encoder)
+    return EncoderSource("embedded", architecture, architecture, encoder.config.to_dict())
+
+
+def _named(place: str | os.PathLike[str]) -> EncoderSource:
+    info = encoder_info(place)
+    registered = isinstance(place, str) and place in WEIGHTS
+    return EncoderSource(
+        kind="registered" if registered else "folder",
+        name=str(place) if registered else str(Path(place).resolve()),
+        architecture=info.architecture,
+        config={},
+        sha256=info.sha256 or "",
+        commit=info.card.commit if info.card else "",
+    )
+
+
+def _registered_name(encoder: PointEncoder) -> str | None:
+    for name, weight in WEIGHTS.items():
+        if ARCHITECTURES[weight.architecture].encoder_class is not type(encoder):
+            continue
+        known = load_encoder(name)
+        if known.config == encoder.config and _same(known, encoder):
+            return name
+    return None
+
+
+def _same(left: PointEncoder, right: PointEncoder) -> bool:
+    mine, others = left.state_dict(), right.state_dict()
+    return mine.keys() == others.keys() and all(
+        torch.equal(value, others[name].cpu()) for name, value in mine.items()
+    )
