@@ -28,14 +28,30 @@ class Report:
     """
 
     def __init__(
-        self, out: Path, step: int, total: int, *, enabled: bool, tensorboard: bool
+        self,
+        out: Path,
+        step: int,
+        total: int,
+        *,
+        enabled: bool,
+        tensorboard: bool,
+        shown: bool = True,
     ) -> None:
-        """Open the log; lines after ``step``, written by a run that was killed, are dropped."""
+        """Open the log; lines after ``step``, written by a run that was killed, are dropped.
+
+        Args:
+            out: Folder of the run.
+            step: Steps done before.
+            total: Steps of the whole run.
+            enabled: Whether this process reports at all.
+            tensorboard: Whether to write TensorBoard events, too.
+            shown: Whether to show a bar on stderr.
+        """
         self.enabled = enabled
         self.sums: dict[str, float] = {}
         self.count, self.waited = 0, 0.0
         self.started = time.perf_counter()
-        self.console = Console(stderr=True, quiet=not enabled)
+        self.console = Console(stderr=True, quiet=not (enabled and shown))
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -44,7 +60,7 @@ class Report:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=self.console, disable=not enabled)
+        self.progress = Progress(*columns, console=self.console, disable=not (enabled and shown))
         self.task = self.progress.add_task("train", total=total, completed=step, text="")
         self.path = out / LOG
         self.events: Any = _events(out) if tensorboard and enabled else None

@@ -67,7 +67,7 @@ def attention_figure(
         )
     maps = {name: point_attention(encoder, cloud) for name, cloud in clouds.items()}
     heads = len(next(iter(maps.values())))
-    figure, axes = _subplots(len(maps), heads, width=size / _DPI, height=size / _DPI)
+    figure, axes = new_figure(len(maps), heads, width=size / _DPI, height=size / _DPI)
     colormap = _matplotlib().colormaps["magma"]
     for row, (name, weights) in enumerate(maps.items()):
         for head in range(heads):
@@ -82,7 +82,7 @@ def attention_figure(
     for head in range(heads):
         axes[0][head].set_title(f"head {head + 1}", fontsize=9, color=_TEXT)
     figure.subplots_adjust(left=0.03, right=1, bottom=0, top=0.95, wspace=0.01, hspace=0.01)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 @torch.inference_mode()
@@ -145,7 +145,7 @@ def clouds_figure(
             got=f"{[list(row) for row in rows.values()]}",
             fix="Give every row the same names in the same order.",
         )
-    figure, axes = _subplots(len(rows), len(columns), width=size / _DPI, height=size / _DPI)
+    figure, axes = new_figure(len(rows), len(columns), width=size / _DPI, height=size / _DPI)
     for line, (name, row) in zip(axes, rows.items(), strict=True):
         for axis, column in zip(line, columns, strict=True):
             image = render_image(*row[column], view=view, size=2 * size)
@@ -159,7 +159,7 @@ def clouds_figure(
         axis.set_title(column, fontsize=9, color=_TEXT)
     left, top = 0.25 / figure.get_figwidth(), 1 - 0.2 / figure.get_figheight()  # room for names
     figure.subplots_adjust(left=left, right=1, bottom=0, top=top, wspace=0.01, hspace=0.01)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def spectrum_figure(
@@ -187,7 +187,7 @@ def spectrum_figure(
             fix="Pass pointzoo.metrics.feature_spectrum of features that vary.",
         )
     logs = {name: np.log10(np.maximum(v / v[0], floor)) for name, v in values.items()}
-    figure, ((left, right),) = _subplots(1, 2, width=4.2, height=3.2)
+    figure, ((left, right),) = new_figure(1, 2, width=4.2, height=3.2)
     bins = np.linspace(math.log10(floor), 0.0, 46)
     for color, (name, log) in zip(_cycle(len(logs)), logs.items(), strict=True):
         left.hist(log, bins=bins, color=color, alpha=0.55, label=name, edgecolor="none")
@@ -196,7 +196,7 @@ def spectrum_figure(
     _label(right, "eigenvalue, in order", "log10 of eigenvalue / largest")
     left.legend(frameon=False, fontsize=8, labelcolor=_TEXT)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def training_figure(
@@ -224,7 +224,7 @@ def training_figure(
         )
     columns = min(4, len(chosen))
     rows = math.ceil(len(chosen) / columns)
-    figure, axes = _subplots(rows, columns, width=2.9, height=2.1)
+    figure, axes = new_figure(rows, columns, width=2.9, height=2.1)
     for axis, key in zip(axes.flat, chosen, strict=False):
         steps, values = np.array(curves[key]).T
         axis.plot(steps, values, color=_LINES[0], linewidth=1.2)
@@ -234,7 +234,7 @@ def training_figure(
         axis.set_axis_off()
     figure.supxlabel("step", fontsize=9, color=_TEXT)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def read_curves(log: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
@@ -276,7 +276,7 @@ def _matplotlib() -> Any:
     return mpl
 
 
-def _subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:
     """Return a figure without pyplot's global state, and its axes (rows, columns)."""
     _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -299,7 +299,8 @@ def _cycle(count: int) -> list[str]:
     return [_LINES[i % len(_LINES)] for i in range(count)]
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG; the file appears at once."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.part")
     figure.savefig(partial, format="png", facecolor="white", metadata={"Software": None})
