@@ -8,12 +8,13 @@ from typing import Any
 
 from pointzoo.errors import UnknownNameError
 from pointzoo.finetuning.classification import Classification
+from pointzoo.finetuning.instance import Instance
 from pointzoo.finetuning.part import Part
 from pointzoo.finetuning.segmentation import Segmentation
 from pointzoo.finetuning.task import Task
 
 TASKS: Mapping[str, type[Task[Any]]] = MappingProxyType(
-    {kind.name: kind for kind in (Segmentation, Classification, Part)}
+    {kind.name: kind for kind in (Segmentation, Classification, Instance, Part)}
 )
 
 
