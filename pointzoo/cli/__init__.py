@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from pointzoo.cli import corpus, encoders, pretrain
+from pointzoo.cli import corpus, data, encoders, pretrain
 from pointzoo.cli.base import Main
 
 
@@ -27,5 +27,6 @@ for _command in (
     encoders.convert,
     pretrain.pretrain,
     corpus.corpus,
+    data.data,
 ):
     main.add_command(_command)

@@ -83,8 +83,15 @@ class Labelling:
 
     def values_of(self, raw: IntArray) -> list[int]:
         """Return the different values, remapped, of those labels (N,) that are labels."""
-        found = {self.remap.get(value, value) for value in np.unique(raw).tolist()}
-        return sorted(value for value in found if value >= 0 and value not in self.ignore)
+        return [value for value in np.unique(self.remapped(raw)).tolist() if value >= 0]
+
+    def remapped(self, raw: IntArray) -> IntArray:
+        """Return the values (N,) remapped, -1 where they are no label."""
+        old, inverse = np.unique(raw, return_inverse=True)
+        new = [self.remap.get(value, value) for value in old.tolist()]
+        new = [-1 if value < 0 or value in self.ignore else value for value in new]
+        values: IntArray = np.array(new, dtype=np.int64)[inverse.reshape(-1)]
+        return values
 
     def classes_of(self, raw: IntArray, place: Path) -> IntArray:
         """Turn the values of N points into classes.
@@ -96,20 +103,16 @@ class Labelling:
         Raises:
             FormatError: A value is none of the classes.
         """
-        old, inverse = np.unique(raw, return_inverse=True)
-        index = {value: row for row, value in enumerate(self.values)}
-        new = []
-        for value in (self.remap.get(value, value) for value in old.tolist()):
-            unlabelled = value < 0 or value in self.ignore
-            new.append(-1 if unlabelled else index.get(value, -2))
-        wrong = [str(value) for value, row in zip(old.tolist(), new, strict=True) if row == -2]
-        if wrong:
+        values, inverse = np.unique(self.remapped(raw), return_inverse=True)
+        index = {-1: -1} | {value: row for row, value in enumerate(self.values)}
+        if wrong := [str(value) for value in values.tolist() if value not in index]:
             raise FormatError(
                 expected=f"labels out of {_brief(self.values)}",
                 got=f"{', '.join(wrong[:10])} in {place}",
                 fix="Add the classes, remap the values, or ignore them.",
             )
-        classes: IntArray = np.array(new, dtype=np.int64)[inverse.reshape(-1)]
+        rows = [index[value] for value in values.tolist()]
+        classes: IntArray = np.array(rows, dtype=np.int64)[inverse.reshape(-1)]
         return classes
 
     @classmethod

@@ -295,3 +295,6 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _check_labels,
     _check_notes,
 )
+
+QUICK_CHECKS = (_check_unit, _check_large, _check_colors, _check_normals)
+"""Those on values that take one pass over the points, for whole data sets."""
