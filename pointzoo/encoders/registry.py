@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pointzoo.encoders.base import EncoderConfig, PointEncoder
+from pointzoo.encoders.dgcnn import DGCNN, DGCNNConfig
+from pointzoo.encoders.pct import PCT, PCTConfig
 from pointzoo.encoders.sparse_unet import SparseUNet, SparseUNetConfig
 from pointzoo.encoders.vit3d import ViT3D, ViT3DConfig
 from pointzoo.errors import UnknownNameError
@@ -54,6 +56,50 @@ _TABLE = (
         ViT3DConfig(dim=768, depth=12, heads=12, mlp_ratio=4.0, patch_widths=(64, 128, 512)),
         "3D-ViT, 12 blocks of width 768",
     ),
+    Architecture(
+        "dgcnn_test",
+        DGCNN,
+        DGCNNConfig(
+            widths=(8, 12), depths=(1, 2), neighbors=6, embedding=24, context=True, max_points=256
+        ),
+        "DGCNN for tests",
+    ),
+    Architecture(
+        "dgcnn_small",
+        DGCNN,
+        DGCNNConfig(widths=(32, 32, 64, 128), embedding=512),
+        "DGCNN, half as wide",
+    ),
+    Architecture("dgcnn", DGCNN, DGCNNConfig(), "DGCNN for classification (the paper's)"),
+    Architecture(
+        "dgcnn_semseg",
+        DGCNN,
+        DGCNNConfig(normalize="center", widths=(64, 64, 64), depths=(2, 2, 1), context=True),
+        "DGCNN for segmentation of blocks of 1 m (the paper's)",
+    ),
+    Architecture(
+        "pct_test",
+        PCT,
+        PCTConfig(
+            embedding=12,
+            group_widths=(12, 16),
+            samples=(24, 12),
+            neighbors=6,
+            depth=2,
+            fused=24,
+            max_points=256,
+        ),
+        "PCT for tests",
+    ),
+    Architecture(
+        "pct_small",
+        PCT,
+        PCTConfig(
+            embedding=32, group_widths=(64, 128), samples=(256, 128), neighbors=16, fused=512
+        ),
+        "PCT, half as wide, with half as many samples and neighbours",
+    ),
+    Architecture("pct", PCT, PCTConfig(), "PCT for classification (the paper's)"),
     Architecture(
         "sparseunet_test",
         SparseUNet,

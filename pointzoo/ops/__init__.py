@@ -9,6 +9,7 @@ where it is faster, with the same results bit for bit.
 
 from pointzoo.ops.backends import compiled
 from pointzoo.ops.clustering import cluster, suppress
+from pointzoo.ops.graph import neighbor_pool
 from pointzoo.ops.interpolation import interpolate
 from pointzoo.ops.neighbors import knn
 from pointzoo.ops.sampling import ball_crop, farthest_point_sampling
@@ -24,6 +25,7 @@ __all__ = [
     "grid_sample",
     "interpolate",
     "knn",
+    "neighbor_pool",
     "segment_reduce",
     "suppress",
 ]

@@ -1,7 +1,8 @@
 """The one door through which the compiled core and scipy come in.
 
-The core (``_core.c``) is loaded with ctypes after torch, so that both share one OpenMP runtime; a
-call releases the GIL. ``POINTZOO_COMPILED=0`` in the environment turns it off.
+The core (``_core.c``, ``_clusters.c``, ``_graph.c``) is loaded with ctypes after torch, so that
+both share one OpenMP runtime; a call releases the GIL. ``POINTZOO_COMPILED=0`` in the environment
+turns it off.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _SIGNATURES = {
     "pointzoo_fps": [*[_POINTER] * 4, _COUNT, _POINTER, _THREADS],
     "pointzoo_knn": [*[_POINTER] * 4, _COUNT, _COUNT, _POINTER, _POINTER, _THREADS],
     "pointzoo_ball_crop": [*[_POINTER] * 4, _COUNT, _POINTER, _THREADS],
+    "pointzoo_components": [_POINTER, _POINTER, _COUNT, _POINTER, _POINTER, _THREADS],
+    "pointzoo_knn_wide": [*[_POINTER] * 4, *[_COUNT] * 3, _POINTER, _POINTER, _THREADS],
+    "pointzoo_pool": [*[_POINTER] * 3, *[_COUNT] * 3, *[_POINTER] * 3, _THREADS],
+    "pointzoo_pool_backward": [*[_POINTER] * 5, *[_COUNT] * 3, _POINTER, _THREADS],
 }
 
 
@@ -51,15 +56,17 @@ def compiled() -> bool:
     return os.environ.get("POINTZOO_COMPILED") != "0" and _library() is not None
 
 
-def takes(coords: Tensor, largest: float) -> bool:
+def takes(coords: Tensor, largest: float, channels: int | None = 3) -> bool:
     """Say whether the core computes with these points.
 
     Args:
         coords: (N, C) points.
         largest: Their largest absolute coordinate.
+        channels: The C that the function of the core is for, or None for any.
     """
-    usual = coords.dtype == torch.float32 and coords.device.type == "cpu" and coords.shape[1] == 3
-    return usual and largest <= LARGEST and len(coords) < 2**31 and compiled()
+    usual = coords.dtype == torch.float32 and coords.device.type == "cpu"
+    fits = channels in {None, coords.shape[1]} and largest <= LARGEST and len(coords) < 2**31
+    return usual and fits and compiled()
 
 
 def call(name: str, *arguments: Tensor | int | None) -> None:

@@ -54,7 +54,8 @@ def knn(
             f"{coords.dtype} on {coords.device} with {len(offsets)}",
             fix="Convert one of them, and pass one offset per cloud for both.",
         )
-    if backends.takes(coords, largest) and len(query):
+    suits = len(query) and (coords.shape[1] == 3 or _suits_core(coords, offsets))
+    if suits and backends.takes(coords, largest, None):
         return _knn_compiled(query, query_offsets, coords, offsets, k)
     return _knn_torch(query, query_offsets, coords, offsets, k)
 
@@ -66,9 +67,17 @@ def _knn_compiled(
     query_offsets, offsets = ragged.plain(query_offsets), ragged.plain(offsets)
     indices = torch.empty(len(query), k, dtype=torch.int64)
     distances = query.new_empty(len(query), k)
-    clouds = len(offsets)
-    backends.call("knn", query, query_offsets, coords, offsets, clouds, k, indices, distances)
+    cut = (query, query_offsets, coords, offsets, len(offsets))
+    if coords.shape[1] == 3:
+        backends.call("knn", *cut, k, indices, distances)
+    else:
+        backends.call("knn_wide", *cut, coords.shape[1], k, indices, distances)
     return indices, distances
+
+
+def _suits_core(coords: Tensor, offsets: Tensor) -> bool:
+    """Say whether all distances, in the core, are as fast as a tree, which needs few channels."""
+    return coords.shape[1] > _TREE_CHANNELS or int(ragged.sizes_of(offsets).max()) < 4 * _TREE
 
 
 def _knn_torch(

@@ -1,6 +1,6 @@
-"""A linear layer followed by a maximum over the members of a group, without the wide middle.
+"""Maxima and means over the members of a group or of a cloud.
 
-Shape legend: T groups, K members, H inputs, D outputs.
+Shape legend: T groups, K members, H inputs, D outputs, B clouds, N rows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pointzoo.ops import ragged
 
 _CPU_CHUNK_ROWS = 4096
 """Rows per chunk on a CPU: a chunk of a few hundred columns stays in the cache of a core."""
@@ -32,6 +34,16 @@ def linear_max(members: Tensor, weight: Tensor) -> Tensor:
     function: Any = _LinearMax  # torch does not annotate apply
     out: Tensor = function.apply(members, weight)
     return out
+
+
+def largest_and_mean(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return maximum and mean of the rows of every cloud, (B, D) each, from (N, D)."""
+    sizes = ragged.sizes_of(offsets).tolist()
+    if min(sizes) == max(sizes):
+        clouds = rows.unflatten(0, (len(sizes), sizes[0]))  # (N, D) -> (B, P, D)
+        return clouds.amax(dim=1), clouds.mean(dim=1)
+    parts = rows.split(sizes)
+    return torch.stack([p.amax(dim=0) for p in parts]), torch.stack([p.mean(dim=0) for p in parts])
 
 
 def _chunks(members: Tensor) -> int:
