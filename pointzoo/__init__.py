@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pointzoo.encoders.base import PointEncoder
     from pointzoo.errors import PointzooError
     from pointzoo.features import Features, extract
+    from pointzoo.finetuning.api import finetune
+    from pointzoo.finetuning.few_shot import FewShot, few_shot
+    from pointzoo.finetuning.model import Model, load_model
     from pointzoo.inspection import inspect
     from pointzoo.io import read, write
     from pointzoo.pretrain.adapt import adapt
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EncoderInfo",
     "Features",
+    "FewShot",
+    "Model",
     "PointBatch",
     "PointCloud",
     "PointEncoder",
@@ -37,9 +42,12 @@ __all__ = [
     "create_encoder",
     "encoder_info",
     "extract",
+    "few_shot",
+    "finetune",
     "inspect",
     "list_encoders",
     "load_encoder",
+    "load_model",
     "read",
     "sample_cloud",
     "save_encoder",
@@ -49,6 +57,8 @@ __all__ = [
 _MODULES = {
     "EncoderInfo": "zoo",
     "Features": "features",
+    "FewShot": "finetuning.few_shot",
+    "Model": "finetuning.model",
     "PointBatch": "batch",
     "PointCloud": "cloud",
     "PointEncoder": "encoders.base",
@@ -57,9 +67,12 @@ _MODULES = {
     "create_encoder": "zoo",
     "encoder_info": "zoo",
     "extract": "features",
+    "few_shot": "finetuning.few_shot",
+    "finetune": "finetuning.api",
     "inspect": "inspection",
     "list_encoders": "zoo",
     "load_encoder": "zoo",
+    "load_model": "finetuning.model",
     "read": "io",
     "sample_cloud": "weights",
     "save_encoder": "weights",

@@ -35,9 +35,16 @@ WORDS = {
     "corpus sh3d": ["SOURCE...", "--help", "--out"],
     "doctor": ["--benchmark", "--help", "--no-benchmark"],
     "features": ["FILE...", "--device", "--encoder", "--half", "--help", "--out", "--pca"],
+    "finetune": [
+        "ENCODER", "DATA", "--batch-size", "--device", "--epochs", "--help", "--learning-rate",
+        "--max-steps", "--method", "--out", "--preset", "--resume", "--seed", "--set", "--task",
+    ],
     "info": ["NAME", "--help"],
     "inspect": ["FILE", "--help"],
     "list": ["[PATTERN]", "--commercial", "--help", "--pretrained", "--runs-here", "--untrained"],
+    "predict": [
+        "MODEL", "FILE...", "--device", "--encoder", "--help", "--out", "--picture", "--votes",
+    ],
     "pretrain": ["--help"],
     "pretrain dcglr": [
         "--batch-size", "--data", "--encoder", "--epochs", "--help", "--max-steps", "--out",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from pointzoo.cli import corpus, data, encoders, pretrain
+from pointzoo.cli import corpus, data, encoders, finetune, pretrain
 from pointzoo.cli.base import Main
 
 
@@ -26,6 +26,8 @@ for _command in (
     encoders.probe,
     encoders.convert,
     pretrain.pretrain,
+    finetune.finetune,
+    finetune.predict,
     corpus.corpus,
     data.data,
 ):

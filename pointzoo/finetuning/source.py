@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES, build
 from pointzoo.errors import ConfigError, InputError, WeightError
-from pointzoo.weights import architecture_of
-from pointzoo.zoo import WEIGHTS, create_encoder, encoder_info, load_encoder
+from pointzoo.weights import MODEL_FILE, architecture_of, read_config
+from pointzoo.zoo import WEIGHTS, create_encoder, encoder_info, load_encoder, weights_folder
 
 
 @dataclass(frozen=True)
@@ -136,17 +138,21 @@ def _named(place: str | os.PathLike[str]) -> EncoderSource:
 
 
 def _registered_name(encoder: PointEncoder) -> str | None:
+    """Return the registered weight that an encoder equals bit for bit; files are compared."""
+    state = encoder.state_dict()
     for name, weight in WEIGHTS.items():
-        if ARCHITECTURES[weight.architecture].encoder_class is not type(encoder):
+        known = ARCHITECTURES[weight.architecture]
+        folder = weights_folder() / name
+        if known.encoder_class is not type(encoder) or not (folder / MODEL_FILE).is_file():
             continue
-        known = load_encoder(name)
-        if known.config == encoder.config and _same(known, encoder):
-            return name
+        if read_config(folder)["config"] == encoder.config.to_dict():
+            stored = safetensors.torch.load_file(folder / MODEL_FILE)
+            if _same(stored, state):
+                return name
     return None
 
 
-def _same(left: PointEncoder, right: PointEncoder) -> bool:
-    mine, others = left.state_dict(), right.state_dict()
-    return mine.keys() == others.keys() and all(
-        torch.equal(value, others[name].cpu()) for name, value in mine.items()
+def _same(stored: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    return stored.keys() == state.keys() and all(
+        torch.equal(stored[name].to(value.dtype), value.cpu()) for name, value in state.items()
     )
