@@ -85,8 +85,6 @@ def predict(
     plan_outputs(files, out)
     ready = load_model(model, encoder=encoder, device=device)
     shown = sys.stderr.isatty()
-    for written in predict_files(
-        ready, files, out, votes=votes, picture=picture, progress=shown
-    ):
+    for written in predict_files(ready, files, out, votes=votes, picture=picture, progress=shown):
         click.echo(written)
     click.echo(", ".join(f"{k} {name}" for k, name in enumerate(ready.class_names)))

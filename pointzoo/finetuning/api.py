@@ -120,9 +120,7 @@ class _Job:
     validation: PointDataset | None
     seed: int
 
-    def run(
-        self, out: Path, *, resume: bool, device: str | torch.device, progress: bool
-    ) -> Model:
+    def run(self, out: Path, *, resume: bool, device: str | torch.device, progress: bool) -> Model:
         """Train in a folder and return the best model."""
         require_mixable(self.task, self.encoder, self.config)
         _require_free(out, resume=resume)
@@ -136,7 +134,9 @@ class _Job:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(
-                expected=f"a folder that can be made at {out}", got=str(error), fix="Choose another."
+                expected=f"a folder that can be made at {out}",
+                got=str(error),
+                fix="Choose another.",
             ) from error
         if fitted:
             with progress_bar("linear head", shown=progress) as bar:

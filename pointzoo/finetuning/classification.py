@@ -24,7 +24,6 @@ from pointzoo.finetuning.network import Network
 from pointzoo.finetuning.segmentation import raw_items
 from pointzoo.finetuning.task import Item, Prediction, Score, Task, TaskOptions
 from pointzoo.finetuning.votes import views
-from pointzoo.metrics import confusion_matrix
 
 
 @dataclass(frozen=True, eq=False)

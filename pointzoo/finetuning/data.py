@@ -103,16 +103,16 @@ def split(data: Data, *, share: float, seed: int) -> tuple[PointDataset, PointDa
         FormatError: The layout is unknown.
         ConfigError: A part is empty, or the parts have other classes.
     """
+    train: PointDataset
+    validation: PointDataset | None
     if isinstance(data, tuple):
         train, validation = data
     elif isinstance(data, str | os.PathLike):
-        train, named = _open(Path(data))
-        validation = named if named is not None else _hold_out(train, share, seed)
-        if named is None and validation is not None:
-            train = _without(train, validation)
+        train, validation = _open(Path(data))
+        if validation is None:
+            train, validation = _held_out(train, share, seed)
     else:
-        train, validation = data, _hold_out(data, share, seed)
-        train = train if validation is None else _without(train, validation)
+        train, validation = _held_out(data, share, seed)
     for part, what in ((train, "training"), (validation, "validation")):
         if part is not None and not len(part):
             raise ConfigError(
@@ -157,9 +157,12 @@ def _is_validation(part: PointDataset) -> bool:
     return all(_VALIDATION & parents for parents in folders)
 
 
-def _hold_out(data: PointDataset, share: float, seed: int) -> Subset | None:
+def _held_out(
+    data: PointDataset, share: float, seed: int
+) -> tuple[PointDataset, PointDataset | None]:
+    """Return the clouds that stay and those that are held out."""
     if share == 0.0 or len(data) < 2:
-        return None
+        return data, None
     labels = np.zeros(len(data), np.int64) if data.labels is None else np.asarray(data.labels)
     generator = np.random.default_rng([seed, 1])
     chosen: list[int] = []
@@ -168,12 +171,8 @@ def _hold_out(data: PointDataset, share: float, seed: int) -> Subset | None:
         chosen += rows[: min(round(share * len(rows)), len(rows) - 1)].tolist()
     if not chosen:
         chosen = [int(generator.integers(len(data)))]
-    return Subset(data, np.sort(np.array(chosen, dtype=np.int64)))
-
-
-def _without(data: PointDataset, held_out: PointDataset) -> Subset:
-    assert isinstance(held_out, Subset), "cut from the same data"
-    return Subset(data, np.setdiff1d(np.arange(len(data)), held_out.rows))
+    rows = np.sort(np.array(chosen, dtype=np.int64))
+    return Subset(data, np.setdiff1d(np.arange(len(data)), rows)), Subset(data, rows)
 
 
 class Items(Sequence[Item]):
@@ -251,9 +250,7 @@ def labelled_rows(items: Items) -> IntArray:
     return rows
 
 
-def class_weights(
-    items: Items, rows: IntArray, config: FinetuneConfig
-) -> Tensor | None:
+def class_weights(items: Items, rows: IntArray, config: FinetuneConfig) -> Tensor | None:
     """Return a weight per class (K,), or None; see ``FinetuneConfig.class_weights``.
 
     Raises:

@@ -137,7 +137,7 @@ class FewShot:
             UnknownNameError: A class is unknown.
         """
         rows = _rows(self.cloud, points)
-        numbers = _numbers(labels, self.class_names, len(rows))
+        numbers = _numbers(np.asarray(labels).tolist(), self.class_names, len(rows))
         keep = ~np.isin(self.points, rows)  # a new label replaces an old one
         return _fit(
             self.model,
@@ -228,12 +228,8 @@ def _fit(
     solved = (_ridge if base.method == "ridge" else _prototype)(known, labels, counts)
     with torch.random.fork_rng(devices=[]):
         network = Network(base.network.encoder, base.task)
-    probe = LinearProbe(
-        *(torch.from_numpy(value.astype(np.float32)) for value in (space.mean, space.scale)),
-        weight=torch.from_numpy(solved.weight.astype(np.float32)),
-        bias=torch.from_numpy(solved.bias.astype(np.float32)),
-    )
-    set_head(network, probe)
+    parts = (space.mean, space.scale, solved.weight, solved.bias)
+    set_head(network, LinearProbe(*(torch.from_numpy(v.astype(np.float32)) for v in parts)))
     logits = space.features @ solved.weight.astype(np.float32) + solved.bias.astype(np.float32)
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
     apart = space.features - solved.center.astype(np.float32)
@@ -328,7 +324,8 @@ def _temperature(
         found = logits.log_softmax(dim=1).numpy()[np.arange(len(rows)), labels[rows]]
         return float(-(weights[rows] * found).sum())
 
-    return min(_TEMPERATURES.tolist(), key=surprise)
+    best: float = min(_TEMPERATURES.tolist(), key=surprise)
+    return best
 
 
 def _inverse(known: FloatArray, penalty: float) -> FloatArray:

@@ -28,9 +28,9 @@ class LowRank(nn.Module):
         """Draw A from torch's global generator; B is zero."""
         super().__init__()
         rows, columns = matrix_shape(weight)
-        like = {"dtype": weight.dtype, "device": weight.device}
-        self.a = nn.Parameter(torch.randn(rows, rank, **like) / math.sqrt(rank))
-        self.b = nn.Parameter(torch.zeros(rank, columns, **like))
+        drawn = torch.randn(rows, rank).to(weight) / math.sqrt(rank)
+        self.a = nn.Parameter(drawn)
+        self.b = nn.Parameter(torch.zeros(rank, columns).to(weight))
         self.scale = 1.0 / math.sqrt(rows)
 
     def forward(self, weight: Tensor) -> Tensor:

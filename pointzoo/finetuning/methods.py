@@ -113,11 +113,11 @@ def run_order(encoder: PointEncoder) -> list[str]:
     """
     ran: dict[str, None] = {"": None}
 
-    def note(part: str) -> None:
-        ran.setdefault(part)
+    def hook(part: str) -> Any:
+        return lambda *_: ran.setdefault(part)
 
     hooks = [
-        module.register_forward_pre_hook(lambda *_, part=_part_of(name): note(part))
+        module.register_forward_pre_hook(hook(_part_of(name)))
         for name, module in encoder.named_modules()
         if name
     ]
@@ -125,11 +125,9 @@ def run_order(encoder: PointEncoder) -> list[str]:
         with evaluating(encoder):
             extract(encoder, sample_cloud())
     finally:
-        for hook in hooks:
-            hook.remove()
-    own = list(
-        dict.fromkeys(_part_of_parameter(name) for name, _ in encoder.named_parameters())
-    )
+        for handle in hooks:
+            handle.remove()
+    own = list(dict.fromkeys(_part_of_parameter(name) for name, _ in encoder.named_parameters()))
     return [part for part in ran if part in own] + [part for part in own if part not in ran]
 
 

@@ -56,9 +56,7 @@ class Renumbered:
     def _new(self, labels: IntArray) -> IntArray:
         """Unknown stays unknown, and what is out of range stays so."""
         inside = (labels >= 0) & (labels < len(self.numbers))
-        renumbered: IntArray = np.where(
-            inside, self.numbers[np.where(inside, labels, 0)], labels
-        )
+        renumbered: IntArray = np.where(inside, self.numbers[np.where(inside, labels, 0)], labels)
         return renumbered
 
 

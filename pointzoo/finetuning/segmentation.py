@@ -157,11 +157,9 @@ def mean_probabilities(network: Network, cloud: PointCloud, votes: int) -> Float
         CloudError: The cloud cannot be used.
         ConfigError: ``votes`` is out of range.
     """
-    total = np.float32(0.0)
-    for view in views(cloud.require_usable(), votes):
-        logits = torch.from_numpy(network.rows(view))
-        total = total + logits.softmax(dim=1).numpy()
-    mean: FloatArray = np.asarray(total / np.float32(votes))
+    found = (network.rows(view) for view in views(cloud.require_usable(), votes))
+    total = sum(torch.from_numpy(rows).softmax(dim=1) for rows in found)
+    mean: FloatArray = (torch.as_tensor(total) / votes).numpy()
     return mean
 
 

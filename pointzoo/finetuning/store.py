@@ -164,7 +164,7 @@ def _metadata(data: bytes) -> dict[str, Any]:
     size = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + size])["__metadata__"]
     if not isinstance(found, dict):
-        raise ValueError("metadata of another kind")  # noqa: TRY004  # is caught with its like
+        raise ValueError("metadata of another kind")  # is caught with its like
     return found
 
 

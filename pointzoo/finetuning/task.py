@@ -147,8 +147,8 @@ class Task(ABC, Generic[TargetT]):
         reads_points: Whether the head reads point rows.
         per_point: Whether the head's output is one tensor (N, R) that a point gets whatever other
             points there are beyond the receptive field; then large scans are computed in tiles.
-        crops: Whether training sees a cloud in crops of ``crop_points``; else that many random points
-            of the whole.
+        crops: Whether training sees a cloud in crops of ``crop_points``; else that many random
+            points of the whole.
         mixes: Whether two clouds may be laid over each other (Mix3D).
         options_class: Settings of the task.
         defaults: Settings of :class:`pointzoo.finetuning.config.FinetuneConfig` and of the options
@@ -196,8 +196,10 @@ class Task(ABC, Generic[TargetT]):
             KeyError: Something is missing.
             TypeError: An option is unknown.
         """
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in values["options"].items()}
-        return cls(values["class_names"], cls.options_class(**options))
+        given: dict[str, Any] = values["options"]
+        options = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+        build: Any = cls.options_class  # each task's own has fields of its own
+        return cls(values["class_names"], build(**options))
 
     @abstractmethod
     def build_head(self, point_channels: int, scene_channels: int, *, hidden: int) -> nn.Module:

@@ -45,7 +45,7 @@ def confusion_figure(
     shown = counts[np.ix_(used, used)]
     rows = shown.sum(axis=1, keepdims=True)
     share = 100.0 * shown / np.where(rows > 0, rows, 1.0)
-    names = [class_names[k] for k in used]
+    names = [class_names[k] for k in used.tolist()]
     size = max(3.0, 0.45 * len(used) + 1.5)
     figure, axes = new_figure(1, 1, width=size, height=size)
     axis = axes[0][0]
