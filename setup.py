@@ -11,7 +11,8 @@ from setuptools import Extension, setup
 openmp = ["-fopenmp"] if sys.platform == "linux" else []
 core = Extension(
     "pointzoo.ops._core",
-    sources=["pointzoo/ops/_core.c"],
+    sources=[f"pointzoo/ops/{name}.c" for name in ("_core", "_clusters", "_graph")],
+    depends=["pointzoo/ops/_select.h"],
     extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", *openmp],
     extra_link_args=openmp,
     define_macros=[("Py_LIMITED_API", "0x030A0000")],
@@ -20,8 +21,8 @@ core = Extension(
 )
 sparse = Extension(
     "pointzoo.ops.sparse._sparse",
-    sources=[f"pointzoo/ops/sparse/{name}.c" for name in ("_sparse", "_bfloat16", "_voxels")],
-    depends=["pointzoo/ops/sparse/_sparse.h", "pointzoo/ops/sparse/_kernels.h"],
+    sources=[f"pointzoo/ops/sparse/{name}.c" for name in ("_sparse", "_bfloat16", "_norm", "_voxels")],
+    depends=[f"pointzoo/ops/sparse/{name}.h" for name in ("_sparse", "_kernels", "_norm")],
     extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", *openmp],
     extra_link_args=openmp,
     define_macros=[("Py_LIMITED_API", "0x030A0000")],

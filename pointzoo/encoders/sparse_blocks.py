@@ -1,7 +1,8 @@
 """The layers of a SparseUNet: sparse convolutions with batch normalisation, residual blocks.
 
 In evaluation without gradients a normalisation, the residual and the ReLU are folded into the write
-of the convolution before them (:class:`~pointzoo.ops.sparse.Epilogue`).
+of the convolution before them (:class:`~pointzoo.ops.sparse.Epilogue`); in training the three are
+one operation (:func:`~pointzoo.ops.sparse.normalise`).
 
 Shape legend: M voxels of a level, I and O channels in and out, K kernel offsets.
 """
@@ -17,7 +18,9 @@ from pointzoo.ops.sparse import (
     Epilogue,
     StrideMap,
     VoxelGrid,
+    can_normalise,
     inverse_conv,
+    normalise,
     strided_conv,
     submanifold_conv,
 )
@@ -41,6 +44,32 @@ class Norm(nn.BatchNorm1d):
             )
             return out
         return super().forward(x)
+
+    def activate(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = True) -> Tensor:
+        """Normalise (M, C), add the residual, cut off below 0."""
+        if self.training and can_normalise(x, residual):
+            y, mean, variance = normalise(
+                x, self.weight, self.bias, residual, eps=self.eps, relu=relu
+            )
+            self._follow(mean, variance * (len(x) / (len(x) - 1)))
+            return y
+        normed: Tensor = self(x)
+        if residual is not None:
+            normed = normed + residual
+        return normed.relu_() if relu else normed
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Let the running statistics follow those of a batch, as PyTorch does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = self.momentum
+        if share is None:  # the average of all batches
+            share = 1.0 / int(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
 
     def epilogue(self, residual: Tensor | None = None, *, relu: bool = True) -> Epilogue | None:
         """Return what a convolution can do instead; None while gradients or statistics count."""
@@ -71,12 +100,7 @@ class Submanifold(nn.Module):
         out = submanifold_conv(
             x, self.weight, grid.submanifold(self.kernel_size), epilogue=epilogue
         )
-        if epilogue is not None:
-            return out
-        normed: Tensor = self.norm(out)
-        if residual is not None:
-            normed = normed + residual
-        return normed.relu_() if relu else normed
+        return out if epilogue is not None else self.norm.activate(out, residual, relu=relu)
 
 
 class _Resampling(nn.Module):
@@ -98,7 +122,7 @@ class Down(_Resampling):
         """Return the coarse voxels (M', O) for the fine ones (M, I)."""
         epilogue = self.norm.epilogue()
         out = strided_conv(x, self.weight, stride_map, epilogue=epilogue)
-        return out if epilogue is not None else torch.relu_(self.norm(out))
+        return out if epilogue is not None else self.norm.activate(out)
 
 
 class Up(_Resampling):
@@ -108,7 +132,7 @@ class Up(_Resampling):
         """Return the fine voxels (M, O) for the coarse ones (M', I)."""
         epilogue = self.norm.epilogue()
         out = inverse_conv(x, self.weight, stride_map, epilogue=epilogue)
-        return out if epilogue is not None else torch.relu_(self.norm(out))
+        return out if epilogue is not None else self.norm.activate(out)
 
 
 class Block(nn.Module):

@@ -13,13 +13,16 @@ Plain PyTorch on every device; a compiled core takes over on CPUs where it is bu
 
 from pointzoo.ops.sparse.conv import Epilogue, inverse_conv, strided_conv, submanifold_conv
 from pointzoo.ops.sparse.grid import KernelMap, StrideMap, VoxelGrid
+from pointzoo.ops.sparse.norm import can_normalise, normalise
 
 __all__ = [
     "Epilogue",
     "KernelMap",
     "StrideMap",
     "VoxelGrid",
+    "can_normalise",
     "inverse_conv",
+    "normalise",
     "strided_conv",
     "submanifold_conv",
 ]

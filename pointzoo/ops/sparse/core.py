@@ -1,8 +1,8 @@
 """The one door through which the compiled core of sparse convolution comes in.
 
-``_sparse.c`` (products), ``_bfloat16.c`` (those too) and ``_voxels.c`` (order and pairs) are one
-library, loaded with ctypes after torch, so that both share one OpenMP runtime; a call releases the
-GIL. ``POINTZOO_COMPILED=0`` in the environment turns it off.
+``_sparse.c`` (products), ``_bfloat16.c`` (those too), ``_norm.c`` (normalisation in training) and
+``_voxels.c`` (order and pairs) are one library, loaded with ctypes after torch, so that both share
+one OpenMP runtime; a call releases the GIL. ``POINTZOO_COMPILED=0`` in the environment turns it off.
 
 Shapes: M voxels (sorted, all different), P pairs, K kernel offsets.
 """
@@ -32,6 +32,10 @@ _SIGNATURES = {
     "convolve_bf16": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
     "gradient_bf16": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
     "gradient": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
+    "moments": [_POINTER, *[_COUNT] * 3, _POINTER],
+    "normalise": [*[_POINTER] * 4, *[_COUNT] * 4, _POINTER],
+    "slopes": [*[_POINTER] * 4, *[_COUNT] * 4, _POINTER],
+    "turn": [*[_POINTER] * 7, *[_COUNT] * 4, *[_POINTER] * 2],
 }
 _AMX = 3
 _TILE = 256
@@ -110,7 +114,12 @@ def _run(name: str, *arguments: Tensor | int | None) -> int:
     return int(function(*plain, torch.get_num_threads()))
 
 
-def _call(name: str, *arguments: Tensor | int | None) -> None:
+def call(name: str, *arguments: Tensor | int | None) -> None:
+    """Run a function of the core; tensors are passed as their first element.
+
+    Raises:
+        MemoryError: There is not enough memory.
+    """
     if _run(name, *arguments):
         raise MemoryError(f"not enough memory for the sparse {name}")
 
@@ -169,7 +178,7 @@ def columns_of(batch: Tensor, coords: Tensor) -> Columns:
     coords = coords.contiguous()
     columns, lines = torch.empty(2, len(batch) + 1, dtype=torch.int32).unbind()
     counts = torch.empty(2, dtype=torch.int64)
-    _call("columns", batch, coords, len(batch), columns, lines, counts)
+    call("columns", batch, coords, len(batch), columns, lines, counts)
     ends = counts.tolist()
     cut = columns[: ends[0] + 1].clone(), lines[: ends[1] + 1].clone()
     return Columns(batch, coords, *cut, (ends[0], ends[1]))
@@ -179,7 +188,7 @@ def halve(columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     """Return cloud and coordinates of the coarse voxels, and the (M,) row of each parent."""
     batch, parent = torch.empty(2, len(columns.batch), dtype=torch.int64).unbind()
     coords, count = torch.empty_like(columns.coords), torch.empty(1, dtype=torch.int64)
-    _call("halve", *columns.plain, batch, coords, parent, count)
+    call("halve", *columns.plain, batch, coords, parent, count)
     found = int(count)
     return batch[:found].clone(), coords[:found].clone(), parent.clone()
 
@@ -200,7 +209,7 @@ def _corner_tiles(parent: Tensor, coords: Tensor, rows: int, *, down: bool) -> T
     inputs = torch.empty(pairs, dtype=torch.int32)
     outputs = torch.empty(pairs, dtype=torch.int32)
     sizes = pairs, int(down), _TILE, tiles
-    _call("corners", parent, coords.contiguous(), *sizes, starts, inputs, outputs)
+    call("corners", parent, coords.contiguous(), *sizes, starts, inputs, outputs)
     return Tiles(rows, _TILE, 8, starts, inputs, outputs)
 
 
@@ -210,11 +219,11 @@ def neighbour_tiles(columns: Columns, kernel_size: int) -> Tiles:
     near = torch.empty(kernel_size**2, columns.counts[0], dtype=torch.int32)
     starts = torch.empty(tiles * kernel_size**3 + 1, dtype=torch.int64)
     sizes = kernel_size // 2, _TILE
-    _call("count", *columns.plain, *sizes, near, starts)
+    call("count", *columns.plain, *sizes, near, starts)
     pairs = int(starts[-1])
     inputs = torch.empty(pairs, dtype=torch.int32)
     outputs = torch.empty(pairs, dtype=torch.int32)
-    _call("fill", *columns.plain, *sizes, near, starts, inputs, outputs)
+    call("fill", *columns.plain, *sizes, near, starts, inputs, outputs)
     return Tiles(rows, _TILE, kernel_size**3, starts, inputs, outputs)
 
 
@@ -243,15 +252,15 @@ def convolve(
     """
     kind, (depth, columns), function = x.dtype, weight.shape[1:], _function("convolve", x)
     stored = torch.bfloat16 if function.endswith("bf16") else torch.float32
-    x, weight = _plain(x, stored), weight.detach().to(torch.float32)
+    x, weight = plain(x, stored), weight.detach().to(torch.float32)
     strides = list(weight.stride())
     weight = weight[-1] if reverse else weight
     strides[0] = -strides[0] if reverse else strides[0]
     y = x.new_empty(tiles.rows, columns)
     kinds = (scale, torch.float32), (shift, torch.float32), (residual, stored)
-    epilogue = [None if part is None else _plain(part, dtype) for part, dtype in kinds]
+    epilogue = [None if part is None else plain(part, dtype) for part, dtype in kinds]
     sizes = torch.tensor(strides), depth, columns
-    _call(function, x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
+    call(function, x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
     return y.to(kind)
 
 
@@ -262,11 +271,11 @@ def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
         stored, width = torch.bfloat16, columns
     else:
         stored, width = torch.float32, _loaded().pointzoo_sparse_width(columns)
-    x, grad = _plain(x, stored), _plain(grad, stored)
+    x, grad = plain(x, stored), plain(grad, stored)
     if width != columns:
         grad = torch.nn.functional.pad(grad, (0, width - columns))
     total = x.new_empty(tiles.offsets, x.shape[1], width, dtype=torch.float32)
-    _call(function, x, grad, x.shape[1], width, *tiles.plain, total)
+    call(function, x, grad, x.shape[1], width, *tiles.plain, total)
     return total[..., :columns]
 
 
@@ -275,6 +284,6 @@ def _function(name: str, x: Tensor) -> str:
     return f"{name}_bf16" if x.dtype == torch.bfloat16 and fast(x.dtype) else name
 
 
-def _plain(x: Tensor, dtype: torch.dtype) -> Tensor:
+def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``x`` as the core reads it, one row after the other."""
     return x.detach().to(dtype).contiguous()
