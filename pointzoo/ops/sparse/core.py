@@ -2,7 +2,8 @@
 
 ``_sparse.c`` (products), ``_bfloat16.c`` (those too), ``_norm.c`` (normalisation in training) and
 ``_voxels.c`` (order and pairs) are one library, loaded with ctypes after torch, so that both share
-one OpenMP runtime; a call releases the GIL. ``POINTZOO_COMPILED=0`` in the environment turns it off.
+one OpenMP runtime; a call releases the GIL. ``POINTZOO_COMPILED=0`` in the environment turns it
+off.
 
 Shapes: M voxels (sorted, all different), P pairs, K kernel offsets.
 """
