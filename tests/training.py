@@ -33,6 +33,8 @@ CONFIG = DCGLRConfig(
 
 ENCODERS = {
     "vit3d_test": lambda: build("vit3d_test"),
+    "dgcnn_test": lambda: build("dgcnn_test"),
+    "pct_test": lambda: build("pct_test"),
     "sparseunet_test": lambda: build("sparseunet_test", channels=(), normalize="unit_sphere"),
     "pointwise": lambda: Pointwise(PointwiseConfig()).eval(),
     "extremes with normals": lambda: Extremes(PointwiseConfig(channels=("normals",))).eval(),
