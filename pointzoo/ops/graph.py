@@ -81,11 +81,10 @@ class _NeighborPool(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, to_best: Tensor | None, to_total: Tensor | None
-    ) -> tuple[Tensor | None, None, None, None, None]:
+    ) -> tuple[Tensor, None, None, None, None]:
         index, offsets, rows = ctx.saved_tensors
         some = to_best if to_best is not None else to_total
-        if some is None:
-            return None, None, None, None, None
+        assert some is not None  # else autograd would not ask
         out = some.new_zeros(ctx.shape)
         to_best = out.new_zeros(rows.shape) if to_best is None else to_best
         spread = _spread_core if _compiled(out) else _spread_torch
