@@ -79,6 +79,7 @@ def test_scannets_recipe_is_pointcepts():
         "elastic_probability": 0.95, "auto_contrast": 0.2, "color_shift": 0.05,
         "color_shift_probability": 0.95, "color_noise": 0.05, "color_noise_probability": 0.95,
         "grid_size": 0.02, "crop_points": 100_000, "crop_share": 1.0, "shuffle": True,
+        "keep_labelled": False,
     }  # fmt: skip
 
 
@@ -198,6 +199,12 @@ def test_a_grid_keeps_one_point_per_voxel_and_what_must_stay():
     assert len(np.unique(cells, axis=0)) == len(plain.rows) <= 5 * 5 * 5
     changed = change_points(given, recipe, rng(), keep=keep)
     assert set(keep) <= set(changed.rows.tolist())
+    labels = np.full(3000, -1)
+    labels[keep] = 2
+    cloud = PointCloud(coords=given.coords, labels=labels)
+    for recipe_of_few in (recipe, dataclasses.replace(recipe, keep_labelled=True)):
+        kept = (change_cloud(cloud, recipe_of_few, rng()).labels == 2).sum()
+        assert (kept == 4) == recipe_of_few.keep_labelled
     everything = still(dropout_probability=1.0, dropout=0.999)
     assert len(change_points(points(1), everything, rng()).rows) == 1
 

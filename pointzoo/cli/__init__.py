@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from pointzoo.cli import corpus, data, encoders, finetune, pretrain
+from pointzoo.cli import benchmark, corpus, data, encoders, finetune, pretrain
 from pointzoo.cli.base import Main
 
 
@@ -30,5 +30,6 @@ for _command in (
     finetune.predict,
     corpus.corpus,
     data.data,
+    benchmark.benchmark,
 ):
     main.add_command(_command)

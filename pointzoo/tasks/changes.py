@@ -89,11 +89,14 @@ def change_cloud(
         cloud: At least one point, finite coordinates.
         recipe: What is changed; an :class:`ObjectRecipe` expects a size of about 1.
         generator: Source of the random numbers.
-        keep: See :func:`change_points`.
+        keep: See :func:`change_points`; None: the labelled ones, where the recipe asks for them.
 
     Raises:
         CloudError: The cloud is empty or a coordinate is not finite.
     """
+    labelled = isinstance(recipe, SceneRecipe) and recipe.keep_labelled
+    if keep is None and labelled and cloud.labels is not None:
+        keep = np.flatnonzero(cloud.labels >= 0)
     middle = cloud.require_usable().coords.mean(axis=0)  # map coordinates do not fit float32
     near = (cloud.coords - middle).astype(np.float32)
     changed = change_points(

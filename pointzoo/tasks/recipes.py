@@ -6,6 +6,7 @@ produced; :func:`change_cloud` does it to a whole cloud.
 
 =============  ================================================================================
 ``scannet``    Pointcept's for semantic segmentation of ScanNet @ d74c646: :class:`SceneRecipe`
+``few``        the same where few points have a label: those stay
 ``s3dis``      the same on a grid of 5 cm
 ``pointgroup`` the same for instances: 80 % of a scene, stronger shift of colours
 ``light``      the part of it that matters on few steps: :class:`SceneChanges`
@@ -64,6 +65,8 @@ class SceneRecipe:
         crop_points: The points nearest to a random one are kept, this many; None: all.
         crop_share: At most this share of the points is kept, too.
         shuffle: Whether the points come in random order.
+        keep_labelled: Whether labelled points are neither dropped nor thinned out, as Pointcept
+            does where few points have a label.
     """
 
     dropout: float = 0.2
@@ -86,6 +89,7 @@ class SceneRecipe:
     crop_points: int | None = 100_000
     crop_share: float = 1.0
     shuffle: bool = True
+    keep_labelled: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -167,6 +171,7 @@ Recipe: TypeAlias = "SceneRecipe | SceneChanges | ObjectRecipe | NoRecipe"
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "scannet": SceneRecipe(),
+        "few": SceneRecipe(keep_labelled=True),
         "s3dis": SceneRecipe(grid_size=0.05),
         "pointgroup": SceneRecipe(crop_points=None, crop_share=0.8, color_shift=0.1),
         "light": SceneChanges(),
