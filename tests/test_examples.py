@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for annotations
     spec.loader.exec_module(module)
     return module
 
@@ -44,7 +46,12 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_example_has_a_test() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"extract_features", "linear_probe", "continue_pretraining"}
+    assert names == {
+        "continue_pretraining",
+        "extract_features",
+        "instance_segmentation",
+        "linear_probe",
+    }
 
 
 def test_extract_features(encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +79,14 @@ def test_continue_pretraining(
     assert lines[0].startswith("2 steps")
     channels = pz.load_encoder(encoder).scene_channels
     assert f"{channels} channels" in lines[1]
+
+
+def test_instance_segmentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "sparseunet_test.random"
+    pz.save_encoder(pz.create_encoder("sparseunet_test", grid_size=0.1), weights)
+    options = ["--encoder", str(weights), "--out", str(tmp_path), "--steps", "4"]
+    _load("instance_segmentation").main(options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["class", "ap", "ap50", "ap25"]
+    assert "objects" in next(line for line in lines if "found" in line)
+    assert (tmp_path / "instances.png").stat().st_size > 1000
