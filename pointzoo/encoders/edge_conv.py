@@ -101,10 +101,10 @@ class EdgeConv(nn.Module):
     def _apart(self, points: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.linears[0].weight
         assert isinstance(weight, Tensor)
-        to_near, to_own = weight.chunk(2, dim=1)
-        both = torch.cat([to_near, to_own - to_near])  # (2 D, C)
-        near, own = nn.functional.linear(points.to(weight.dtype), both).chunk(2, dim=1)
-        return near.contiguous(), own
+        to_near, to_own = weight.chunk(2, dim=1)  # (D, C) each: A and B
+        points = points.to(weight.dtype)
+        own = nn.functional.linear(points, to_own - to_near)
+        return nn.functional.linear(points, to_near), own
 
     def _activate(self, values: Tensor) -> Tensor:
         return nn.functional.leaky_relu(values, self.slope, inplace=True)
