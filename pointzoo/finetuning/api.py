@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pointzoo.cloud import IntArray
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, TrainingError
@@ -30,7 +31,7 @@ from pointzoo.finetuning.data import (
     require_mixable,
     split,
 )
-from pointzoo.finetuning.linear import fit_linear, is_closed_form
+from pointzoo.finetuning.linear import fit_linear, fits_first, is_closed_form
 from pointzoo.finetuning.methods import build_network
 from pointzoo.finetuning.model import Model, load_model
 from pointzoo.finetuning.network import Network
@@ -139,19 +140,30 @@ class _Job:
                 fix="Choose another.",
             ) from error
         if fitted:
-            with progress_bar("linear head", shown=progress) as bar:
-                bar.start("features", len(rows))
-                fit_linear(
-                    network, items, torch.from_numpy(rows), self.config, seed=self.seed,
-                    after_cloud=bar.advance,
-                )  # fmt: skip
+            self._fit(network, items, rows, progress=progress)
             self._keep(network, out, self._judge(network))
         else:
+            begun = resume and (out / CHECKPOINT).exists()
+            if not begun and fits_first(network, self.config, self.source):
+                self._fit(network, items, rows, progress=progress)
             self._train(network, items, rows, out, resume=resume, progress=progress)
         return load_model(out, encoder=self._folder(), device=device)
 
+    def _fit(self, network: Network, items: Items, rows: IntArray, *, progress: bool) -> None:
+        with progress_bar("linear head", shown=progress) as bar:
+            bar.start("features", len(rows))
+            chosen = torch.from_numpy(rows)
+            fit_linear(network, items, chosen, self.config, seed=self.seed, after_cloud=bar.advance)
+
     def _train(
-        self, network: Network, items: Items, rows: Any, out: Path, *, resume: bool, progress: bool
+        self,
+        network: Network,
+        items: Items,
+        rows: IntArray,
+        out: Path,
+        *,
+        resume: bool,
+        progress: bool,
     ) -> None:
         run = Run(
             network=network,

@@ -67,6 +67,10 @@ class FinetuneConfig:
             saved: those followed while training lag behind after some hundred steps.
         rank: Of the additions of ``lora``.
         hidden: Width of the hidden layer of ``decoder``.
+        probe_first: Whether ``lora`` and ``full`` start with the head that ``linear`` would fit, so
+            that the first steps do not spoil the features (A. Kumar et al., "Fine-tuning can
+            distort pretrained features and underperform out-of-distribution", ICLR 2022); None:
+            where the encoder is a pretrained name or folder.
         penalty: Of ``linear``; see :data:`pointzoo.tasks.scene_probe.PENALTY`.
         sample_points: Labelled points of each cloud that ``linear`` sees.
         validation_share: Share of the training clouds that is held out where the data has no
@@ -103,6 +107,7 @@ class FinetuneConfig:
     statistics: int = 8
     rank: int = 8
     hidden: int = 256
+    probe_first: bool | None = None
     penalty: float = 1e-3
     sample_points: int = 1000
     validation_share: float = 0.2
@@ -157,31 +162,36 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         "msc": {
-            "method": "full", "epochs": 800, "batch_size": 48, "crop_points": 100_000,
+            "method": "full", "probe_first": False,
+            "epochs": 800, "batch_size": 48, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "msc_efficient": {
-            "method": "full", "epochs": 800, "batch_size": 12, "crop_points": 100_000,
+            "method": "full", "probe_first": False,
+            "epochs": 800, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "pointcept_s3dis": {
-            "method": "full", "epochs": 3000, "batch_size": 12, "crop_points": 100_000,
+            "method": "full", "probe_first": False,
+            "epochs": 3000, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "s3dis", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "pointgroup": {
-            "method": "full", "epochs": 800, "batch_size": 12, "crop_points": 0,
+            "method": "full", "probe_first": False,
+            "epochs": 800, "batch_size": 12, "crop_points": 0,
             "augmentation": "pointgroup", "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "dgcnn": {
-            "method": "full", "epochs": 250, "batch_size": 32, "crop_points": 1024,
+            "method": "full", "probe_first": False,
+            "epochs": 250, "batch_size": 32, "crop_points": 1024,
             "augmentation": "dgcnn", "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9,
             "weight_decay": 1e-4, "clip": 0.0, "schedule": "cosine", "warmup": 0.0, "final": 0.01,
             "label_smoothing": 0.2, "thin": 0.0,
@@ -214,7 +224,8 @@ def build_config(
     chosen = PRESETS[preset or "default"]
     asked = {**kind.defaults, **chosen, **settings}
     asked["method"] = method or chosen.get("method") or "linear"
-    weights, amp = asked.pop("class_weights", "none"), asked.pop("amp", None)  # of two types each
+    asked.setdefault("class_weights", "none")
+    two_types = {k: asked.pop(k, None) for k in ("class_weights", "amp", "probe_first")}
     asked = {key: value for key, value in asked.items() if value is not None}
     shared = {field.name for field in dataclasses.fields(FinetuneConfig)}
     own = {field.name for field in dataclasses.fields(kind.options_class)}
@@ -226,6 +237,7 @@ def build_config(
     options = override(
         kind.options_class(), {k: v for k, v in asked.items() if k.split(".")[0] in own}
     )
+    weights = two_types["class_weights"]
     if not isinstance(weights, str):
-        weights = tuple(float(value) for value in weights)
-    return dataclasses.replace(config, class_weights=weights, amp=amp), options
+        two_types["class_weights"] = tuple(float(value) for value in weights)
+    return dataclasses.replace(config, **two_types), options

@@ -220,12 +220,12 @@ class _Training:
         score = self.network.task.evaluate(self.network, self.run.validation)
         report.note("validation", self.progress.step, score.values)
         progress = self.progress
-        if progress.best is None or score.value > progress.best:
-            progress.best, progress.best_step, progress.waited = score.value, progress.step, 0
+        better = progress.best is None or score.value > progress.best
+        if better or score.value == progress.best:  # of equals the one that saw more
+            progress.best, progress.best_step = score.value, progress.step
             self.run.keep_best(score)
-        else:
-            progress.waited += 1
-            progress.stopped = 0 < self.config.patience <= progress.waited
+        progress.waited = 0 if better else progress.waited + 1
+        progress.stopped = 0 < self.config.patience <= progress.waited
         set_modes(self.network, self.config)
 
     def _measure(self) -> None:
