@@ -15,6 +15,12 @@ import pointzoo as pz
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
+@pytest.fixture(autouse=True)
+def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let examples import each other, as they do when they are run."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -28,6 +34,14 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a folder with the weights of a tiny encoder."""
     folder = tmp_path_factory.mktemp("weights") / "vit3d_test.random"
     pz.save_encoder(pz.create_encoder("vit3d_test"), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a folder with the weights of a tiny encoder of voxels."""
+    folder = tmp_path_factory.mktemp("weights") / "sparseunet_test.random"
+    pz.save_encoder(pz.create_encoder("sparseunet_test", grid_size=0.1), folder)
     return str(folder)
 
 
@@ -47,10 +61,14 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_example_has_a_test() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {
-        "continue_pretraining",
+        "adapt",
         "extract_features",
+        "few_labels",
+        "finetune_classification",
+        "finetune_segmentation",
         "instance_segmentation",
         "linear_probe",
+        "toys",  # what the others are made of
     }
 
 
@@ -70,21 +88,52 @@ def test_linear_probe(encoder: str, objects: str, capsys: pytest.CaptureFixture[
     assert "svm  100.0%" in lines[1]  # balls and rods: any features tell them apart
 
 
-def test_continue_pretraining(
-    encoder: str, objects: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--encoder", encoder, "--out", str(tmp_path), "--steps", "2"]
-    _load("continue_pretraining").main([objects, *options, "--batch", "4", "--points", "64"])
+def test_few_labels(encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _load("few_labels").main(["--encoder", encoder, "--out", str(tmp_path), "--per-class", "4"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("2 steps")
-    channels = pz.load_encoder(encoder).scene_channels
-    assert f"{channels} channels" in lines[1]
+    assert lines[0].startswith("8 labels, fitted in ")
+    assert lines[1].startswith("13 labels: ")
+    assert (tmp_path / "few_labels.png").stat().st_size > 1000
 
 
-def test_instance_segmentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = tmp_path / "sparseunet_test.random"
-    pz.save_encoder(pz.create_encoder("sparseunet_test", grid_size=0.1), weights)
-    options = ["--encoder", str(weights), "--out", str(tmp_path), "--steps", "4"]
+@pytest.mark.parametrize("method", ["linear", "full"])
+def test_finetune_segmentation(
+    method: str, scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    options = ["--encoder", scenes, "--out", str(out), "--method", method, "--steps", "3"]
+    _load("finetune_segmentation").main(options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "class"
+    assert "8,000 points" in next(line for line in lines if "right" in line)
+    assert pz.load_model(out).class_names == ("floor", "ball", "box", "post")
+    assert (out / "segmentation.png").stat().st_size > 1000
+
+
+def test_finetune_classification(
+    encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _load("finetune_classification").main(["--encoder", encoder, "--out", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("train/ball/0.ply: ball")
+    assert pz.load_model(tmp_path / "model").class_names == ("ball", "box", "post")
+
+
+def test_adapt(scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--encoder", scenes, "--out", str(tmp_path / "run"), "--steps", "2"]
+    _load("adapt").main(options)
+    _load("adapt").main([*options, "--resume"])
+    lines = capsys.readouterr().out.splitlines()
+    figures = [line for line in lines if line.startswith("before: ")]
+    assert len(figures) == 2
+    assert figures[0] == figures[1]  # the run was over
+    assert pz.load_encoder(tmp_path / "run" / "weights").out_channels == 8
+
+
+def test_instance_segmentation(
+    scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--encoder", scenes, "--out", str(tmp_path), "--steps", "4"]
     _load("instance_segmentation").main(options)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["class", "ap", "ap50", "ap25"]
