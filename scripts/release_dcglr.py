@@ -51,8 +51,8 @@ position and scale."""
 
 LIMITATIONS = """- It saw {clouds:,} clouds of {shapes:,} synthetic objects, in {hours} hours on
   one CPU core. The paper's run is {times:,} times longer. It shows the whole path and is a small
-  default; train your own for serious work (`pointzoo pretrain dcglr`, which goes on from this weight with
-  `--encoder {name}`).
+  default; train your own for serious work (`pointzoo pretrain dcglr`, which goes on from this
+  weight with `--encoder {name}`).
 - The same network with random weights is not far behind on SH3D-21, and hand-made descriptors are
   close: see the figures above.
 {more}- It knows objects, not scenes. It gives features for a room or a LiDAR scan, but one cloud is
@@ -192,7 +192,8 @@ The run:
 ## To repeat it
 
 The commands above build both corpora again, byte for byte, and train from the seed. {remark}
-Another processor, number of threads or version of PyTorch rounds otherwise, so that the weights will not be equal, only as good.
+Another processor, number of threads or version of PyTorch rounds otherwise, so that the weights
+will not be equal, only as good.
 
 ## Authors of the training data
 
