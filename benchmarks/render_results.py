@@ -1,4 +1,7 @@
-"""Turn docs/results/sh3d21.json into docs/results.md, or check that it was.
+"""Turn the files in docs/results into docs/results.md, or check that it was.
+
+Of the folder, sh3d21.json (--source), rooms.json (benchmarks/rooms_labels.py) and whatever
+`pointzoo benchmark` wrote are shown.
 
 python benchmarks/render_results.py [--check]
 """
@@ -8,13 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pointzoo.protocols import get_protocol
+from pointzoo.protocols.tables import comparison
 from pointzoo.tasks.evaluation import ProbeResult, difference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +44,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=SOURCE)
     parser.add_argument("--target", type=Path, default=TARGET)
     options = parser.parse_args()
-    text = render(json.loads(options.source.read_text(encoding="utf-8")))
+    text = "\n".join([render(_read(options.source)), *render_scenes(options.source.parent)])
     if not options.check:
         options.target.write_text(text, encoding="utf-8")
     elif not options.target.exists() or options.target.read_text(encoding="utf-8") != text:
@@ -62,13 +68,84 @@ def render(stored: Mapping[str, Any]) -> str:
     return "\n".join(section for section in sections if section)
 
 
+def render_scenes(folder: Path) -> Iterator[str]:
+    """Yield the sections on scenes and on benchmarks that the files of a folder give."""
+    others = {path.name: _read(path) for path in sorted(folder.glob("*.json"))}
+    rooms = others.get("rooms.json")
+    if rooms and rooms.get("cells"):
+        yield _rooms(rooms)
+    results = {name: stored for name, stored in others.items() if "protocol" in stored}
+    if results:
+        yield _benchmarks(results)
+
+
+def _rooms(stored: Mapping[str, Any]) -> str:
+    """Compare pretrained with random weights, seed by seed."""
+    scores: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
+    for cell in stored["cells"]:
+        for test, score in cell["scores"].items():
+            key = (cell["task"], cell["encoder"], test, cell["labels"])
+            by_weights = scores.setdefault(key, {})
+            by_weights.setdefault(cell["weights"], {})[cell["seed"]] = 100 * score["miou"]
+    table = []
+    for (task, encoder, test, labels), by_weights in sorted(scores.items()):
+        pretrained, random = by_weights.get("pretrained", {}), by_weights.get("random", {})
+        both = sorted(set(pretrained) & set(random))
+        gained = [pretrained[seed] - random[seed] for seed in both]
+        cells = [_spread(by.values()) for by in (random, pretrained)]
+        gain = _spread(gained, signed=True)
+        table.append([task, f"`{encoder}`", test, labels, *cells, gain, str(len(both))])
+    header = ["task", "encoder", "tested on", "labels", "random", "pretrained", "gain", "seeds"]
+    command = f"\nmIoU, mean ± standard deviation over seeds: `{stored['command']}`\n"
+    title = "Composed rooms: linear probe and training with few labels (%)"
+    return _section(title, header, table) + command
+
+
+def _benchmarks(results: Mapping[str, Mapping[str, Any]]) -> str:
+    table, commands = [], []
+    for name, stored in results.items():
+        protocol = get_protocol(stored["protocol"])
+        _, *rows = comparison(protocol, stored)
+        for variant, start, encoder, method, figure, seeds, published in rows:
+            words = [protocol.about, variant, start, f"`{encoder}`", method]
+            table.append([*words, f"{protocol.metric} {figure}", seeds, published])
+        commands.append([f"`{name}`", _listed_commands(stored), stored["machine"]])
+    header = ["benchmark", "variant", "start", "encoder", "method", "result", "seeds", "published"]
+    note = """
+Mean ± standard deviation over seeds; `published` are the papers' figures for the same protocol on
+their data, `-` where they have none.
+
+"""
+    return (
+        _section("Benchmarks of the papers, and the same on open data (%)", header, table)
+        + note
+        + _section("Where the benchmarks come from", ["file", "command", "machine"], commands)
+    )
+
+
+def _listed_commands(stored: Mapping[str, Any]) -> str:
+    return "<br>".join(f"`{command}`" for command in stored["commands"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _spread(values: Iterable[float], *, signed: bool = False) -> str:
+    every = list(values)
+    if not every:
+        return ""
+    spread = f" ± {statistics.stdev(every):.1f}" if len(every) > 1 else ""
+    return f"{statistics.fmean(every):{'+' if signed else ''}.1f}{spread}"
+
+
 def _introduction(data: Mapping[str, Any]) -> str:
     classes = ", ".join(f"{name} {count}" for name, count in data["classes"].items())
     smallest = min(data["classes"].values()) // data["folds"]
     return f"""# Results
 
-Generated from `docs/results/sh3d21.json` by `python benchmarks/render_results.py`; the last table
-names the command, the commit and the machine behind each part.
+Generated from the files in `docs/results` by `python benchmarks/render_results.py`; tables name the
+command, the commit and the machine behind each part.
 
 **Data**: {data["name"]}, {data["shapes"]} models of furniture and other things of a house in
 {len(data["classes"])} classes, none of which a bundled weight has seen:

@@ -127,6 +127,7 @@ def test_scannet(scannet, weights, name):
     assert found == (inits or ["scratch", "pretrained"])
     assert all(0.0 <= figure <= 1.0 for figure in figures(result))
     assert len(result["cells"][0]["score"]["class_names"]) in (20, 200)
+    assert result["cells"][0]["encoder"] == "sparseunet_test"
 
 
 def put_s3dis(root: Path) -> Path:
@@ -258,7 +259,8 @@ def test_rooms(tmp_path, weights):
     assert len(result["cells"]) == 1
     result = run("rooms-instance", root, encoder, inits=["scratch"])
     assert result["metric"] == "ap50"
-    result = run("morse-transfer", root, encoder, test=other, inits=["pretrained"])
+    result = run("morse-transfer", root, encoder, test=other, inits=["pretrained"], limit=1)
+    assert result["cells"][0]["settings"]["test clouds"] == 1
     assert 0.0 <= figures(result)[0] <= 1.0
     with pytest.raises(ConfigError, match="test data"):
         run("morse-transfer", root, encoder)
@@ -385,6 +387,11 @@ def test_a_stopped_run_goes_on(scannet, weights, tmp_path):
     assert json.loads(out.read_text())["cells"] == second["cells"]
     linear = run("scannet-semseg", scannet, weights["sparseunet_test"], method="linear", **options)
     assert [cell["method"] for cell in linear["cells"]] == ["full", "full", "linear"]
+    commands = linear["commands"]
+    assert len(commands) == 3
+    assert str(tmp_path) not in "".join(commands)
+    assert commands[0].startswith("pointzoo benchmark scannet-semseg --data scannet --encoder")
+    assert "--method linear --set max_steps=1" in commands[2]
     for text in ('{"protocol": "s3dis"}', "[]", "{"):
         out.write_text(text)
         with pytest.raises(FormatError, match=r"out\.json"):

@@ -76,6 +76,46 @@ def test_benchmark_and_table_agree(benchmark, tmp_path):
     assert "out of date" in render(output, target, "--check").stderr
 
 
+def test_scenes_and_benchmarks_are_tables_too(tmp_path):
+    module = load("render_results")
+    assert list(module.render_scenes(tmp_path)) == []
+
+    def cell(weights, seed, miou):
+        names = {"task": "probe", "encoder": "e", "weights": weights, "labels": "5 % of rooms"}
+        return {**names, "seed": seed, "scores": {"test": {"miou": miou}}}
+
+    cells = [
+        *(cell("random", 0, 0.10), cell("random", 1, 0.20)),
+        *(cell("pretrained", 0, 0.20), cell("pretrained", 1, 0.32), cell("pretrained", 2, 0.3)),
+    ]
+    stored = {"cells": cells, "command": "python rooms_labels.py"}
+    (tmp_path / "rooms.json").write_text(json.dumps(stored))
+    result = {
+        "protocol": "scannet-semseg",
+        "metric": "miou",
+        "commands": ["pointzoo benchmark scannet-semseg", "pointzoo again"],
+        "machine": "a machine",
+        "cells": [
+            {"encoder": "e", "variant": "", "init": "scratch", "method": "full", "seed": seed,
+             "score": {"values": {"miou": 0.7 + seed / 50}}}
+            for seed in range(2)
+        ],
+    }  # fmt: skip
+    (tmp_path / "scannet.json").write_text(json.dumps(result))
+    rooms, benchmarks = module.render_scenes(tmp_path)
+    row = "| probe | `e` | test | 5 % of rooms | 15.0 ± 7.1 | 27.3 ± 6.4 | +11.0 ± 1.4 | 2 |"
+    assert row in rooms
+    assert "python rooms_labels.py" in rooms
+    assert "| scratch | `e` | full | miou 71.0 ± 1.4 | 2 | scratch 72.2, " in benchmarks
+    assert (
+        "`scannet.json` | `pointzoo benchmark scannet-semseg`<br>`pointzoo again` | a machine"
+        in benchmarks
+    )
+    del cells[:2]
+    (tmp_path / "rooms.json").write_text(json.dumps({**stored, "cells": cells[:1]}))
+    assert "|  | 20.0 |  | 0 |" in next(module.render_scenes(tmp_path))
+
+
 def test_results_in_the_documents_are_up_to_date():
     source = ROOT / "docs" / "results" / "sh3d21.json"
     done = render(source, ROOT / "docs" / "results.md", "--check")

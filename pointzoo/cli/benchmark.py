@@ -24,6 +24,7 @@ from pointzoo.cli.base import echo_table, path_option
 @click.option("--seeds", default="0", show_default=True, help="For example 0,1,2.")
 @click.option("--variant", "variants", multiple=True, help="Part of the table; may repeat.")
 @click.option("--views", help="Test-time views: one, scannet, s3dis; the protocol's if not given.")
+@click.option("--limit", type=int, help="Test on the first so many clouds alone.")
 @click.option("--steps", type=int, help="Stop training after this many steps.")
 @click.option("--epochs", type=int, help="Passes over the training data.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",

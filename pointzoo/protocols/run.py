@@ -10,13 +10,13 @@ import os
 import platform
 import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pointzoo import zoo
@@ -25,6 +25,7 @@ from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES
 from pointzoo.errors import ConfigError, FormatError
 from pointzoo.finetuning.api import finetune
+from pointzoo.finetuning.data import Subset
 from pointzoo.finetuning.task import Score
 from pointzoo.io.files import parsing, replacing
 from pointzoo.protocols.table import PROBE, Protocol, get_protocol
@@ -49,6 +50,7 @@ class Plan:
         method: Of fine-tuning, instead of the protocol's; ``linear`` freezes the encoder.
         views: Test-time views.
         test: Path of other test data.
+        limit: Test on the first so many clouds alone.
         settings: Settings of fine-tuning that differ from the protocol's.
         device: Where to train.
     """
@@ -62,8 +64,14 @@ class Plan:
     method: str | None = None
     views: str = "one"
     test: Path | None = None
+    limit: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """How results name the encoder: of a weight folder the last part of its path."""
+        return Path(self.encoder).name
 
 
 def run_benchmark(
@@ -77,6 +85,7 @@ def run_benchmark(
     method: str | None = None,
     views: str | None = None,
     test: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
     out: str | os.PathLike[str] | None = None,
@@ -95,6 +104,7 @@ def run_benchmark(
         method: Of fine-tuning; None: the protocol's.
         views: See :data:`pointzoo.protocols.views.VIEWS`; None: the protocol's.
         test: Other test data; a protocol of transfer needs it.
+        limit: Test on the first so many clouds alone, for a quick look; None: all.
         settings: Settings of fine-tuning that differ from the protocol's.
         device: Where to train.
         out: JSON file, written after each cell; None: no file.
@@ -119,15 +129,18 @@ def run_benchmark(
         method=method,
         views=views or protocol.views,
         test=None if test is None else Path(test),
+        limit=limit,
         settings=dict(settings or {}),
         device=device,
     )
     _check(plan)
     target = None if out is None else Path(out)
     result = _stored(target, protocol)
+    if (words := _command(plan)) not in result["commands"]:
+        result["commands"].append(words)
     known = {_key(cell) for cell in result["cells"]}
     for variant, init, seed in _cells(plan):
-        mark = (plan.encoder, variant, init, _method(plan), seed)
+        mark = (plan.label, variant, init, _method(plan), seed)
         if mark in known:
             continue
         start = time.perf_counter()
@@ -216,6 +229,8 @@ def _run(
     train, test = protocol.open(plan.data, variant, seed)
     if plan.test is not None:
         test = open_dataset(plan.test)
+    if plan.limit is not None:
+        test = Subset(test, np.arange(min(plan.limit, len(test))))
     network = _network(plan.encoder, init, seed)
     if protocol.task == PROBE:
         return _probe(network.to(plan.device), train, test, variant, seed, progress=progress)
@@ -233,7 +248,8 @@ def _run(
         progress=progress,
         **settings,
     )
-    return evaluate_views(model, test, plan.views), {**settings, "views": plan.views}
+    used = {**settings, "views": plan.views, "test clouds": len(test)}
+    return evaluate_views(model, test, plan.views), used
 
 
 def _probe(
@@ -281,8 +297,9 @@ def _stored(path: Path | None, protocol: Protocol) -> dict[str, Any]:
     fresh = {
         "protocol": protocol.name,
         "metric": protocol.metric,
-        "command": shlex.join(["pointzoo", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "commands": [],
+        "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}",
         "cells": [],
     }
     if path is None or not path.exists():
@@ -296,6 +313,21 @@ def _stored(path: Path | None, protocol: Protocol) -> dict[str, Any]:
             fix="Choose another file.",
         )
     return stored
+
+
+def _command(plan: Plan) -> str:
+    """Return the command line of a plan; of paths the last part alone."""
+    words = [
+        *("pointzoo", "benchmark", plan.protocol.name, "--data", plan.data.resolve().name),
+        *("--encoder", plan.label),
+        *("--seeds", ",".join(map(str, plan.seeds)), "--views", plan.views),
+    ]
+    for option, values in (("--init", plan.inits), ("--variant", plan.variants)):
+        words += [word for value in values if value for word in (option, value)]
+    given = {"--test": plan.test and plan.test.name, "--limit": plan.limit, "--method": plan.method}
+    words += [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+    words += [word for pair in plan.settings.items() for word in ("--set", f"{pair[0]}={pair[1]}")]
+    return shlex.join(words)
 
 
 def _store(result: Mapping[str, Any], path: Path | None) -> None:

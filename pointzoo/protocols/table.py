@@ -199,7 +199,7 @@ _TABLE = (
         "segmentation", "miou", sets.parts, _SCENES, settings=_MINUTES, transfer=True,
     ),
     Protocol(
-        "sh3d21-finetune", "classification, SH3D-21, 5 folds", "",
+        "sh3d21-finetune", "classification, SH3D-21", "",
         "classification", "accuracy", sets.fold, _SHAPES, variants=_FOLDS,
         settings={"method": "full", "crop_points": 1024},
     ),

@@ -85,4 +85,5 @@ def _variants(protocol: Protocol) -> Sequence[str]:
 
 def _figure(published: Published) -> str:
     network = "" if published.encoder == "SparseUNet" else f" {published.encoder}"
-    return f"{published.init}{network} {published.value:g}"
+    digits = 1 if round(published.value, 1) == published.value else 2
+    return f"{published.init}{network} {published.value:.{digits}f}"
