@@ -157,10 +157,11 @@ def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, edges: int) ->
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (edges / max(edges - 1, 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
+    # None: the average over all passes
+    share = 1.0 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (edges / max(edges - 1, 1)), share)
 
 
 def _batch_norm(module: nn.Module) -> nn.BatchNorm1d:
