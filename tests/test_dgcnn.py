@@ -102,14 +102,17 @@ def edge_case(depth: int, *, some: bool) -> tuple[EdgeConv, Tensor, Graph]:
     return conv.train(), points, Graph(members, cut, targets if some else None)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("some", [False, True])
-def test_a_training_step_equals_the_literal_edges(depth, some):
+def test_a_training_step_equals_the_literal_edges(depth, some, momentum):
     """Outputs, running statistics and all gradients, with statistics over all T K edges."""
     found = []
     for literal in (True, False):
         conv, points, graph = edge_case(depth, some=some)
         points.requires_grad_()
+        for norm in conv.norms:
+            norm.momentum = momentum
         if literal:
             own = (points[graph.targets] if some else points)[:, None].expand(-1, 4, -1)
             out = plain_conv(conv, torch.cat([points[graph.members] - own, own], dim=2))
