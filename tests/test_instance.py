@@ -81,8 +81,8 @@ def model(encoder):
         (Scenes(6), Scenes(2, first=50)),
         task="instance",
         method="full",
-        max_steps=80,
-        validate_steps=80,
+        max_steps=50,
+        validate_steps=50,
         learning_rate=1e-2,
         score="learned",
         **SETTINGS,
@@ -183,6 +183,15 @@ def test_prediction(model):
     assert (again.instances == found.instances).all()
     with pytest.raises(ConfigError, match="one vote"):
         model.predict(cloud, votes=2)
+
+
+def test_score_without_score_layer(model):
+    options = dataclasses.replace(model.task.options, score="probability")
+    task = Instance(CLASSES, options)
+    plain, learned = (t.predict(model.network, scene(200)) for t in (task, model.task))
+    best = plain.objects.rows[: plain.objects.offsets[0]]
+    assert plain.scores[0] == pytest.approx(plain.probabilities[best].max(axis=1).mean())
+    assert learned.scores.max() < plain.scores.max()
 
 
 def test_saved_and_loaded(model, tmp_path):
