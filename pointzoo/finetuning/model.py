@@ -90,7 +90,8 @@ class Model:
 
         Returns:
             For segmentation and parts ``.labels`` (N,) and ``.probabilities`` (N, K); for
-            classification ``.label`` and ``.probabilities`` (K,). For a list, one per entry.
+            classification ``.label`` and ``.probabilities`` (K,); for instances also ``.instances``
+            (N,), -1 for none, ``.scores`` and ``.classes`` (Q,). For a list, one per entry.
 
         Raises:
             FormatError: A file cannot be read.
