@@ -19,6 +19,10 @@ from pointzoo.zoo import create_encoder, load_encoder
 
 WORDS = {
     "": ["--help", "--version"],
+    "benchmark": [
+        "NAME", "--data", "--device", "--encoder", "--epochs", "--help", "--init", "--limit",
+        "--method", "--out", "--seeds", "--set", "--steps", "--test", "--variant", "--views",
+    ],
     "convert": ["--help"],
     "convert pointcept": [
         "CHECKPOINT", "--channels", "--color-range", "--grid-size", "--half", "--help", "--license",
@@ -33,6 +37,11 @@ WORDS = {
         "SOURCE...", "--frames", "--help", "--out", "--seed", "--test", "--train",
     ],
     "corpus sh3d": ["SOURCE...", "--help", "--out"],
+    "data": ["--help"],
+    "data check": [
+        "FOLDER", "--classes", "--encoder", "--field", "--help", "--ignore", "--instance", "--json",
+        "--objects", "--ratio", "--remap", "--scenes",
+    ],
     "doctor": ["--benchmark", "--help", "--no-benchmark"],
     "features": ["FILE...", "--device", "--encoder", "--half", "--help", "--out", "--pca"],
     "finetune": [
