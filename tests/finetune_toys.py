@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pointzoo.cloud import PointCloud
 
 
-def make_room(seed: int, points: int = 400) -> PointCloud:
+def make_room(seed: int, points: int = 250) -> PointCloud:
     """Return a grey floor (0), a bluish wall (1) and a reddish box (2); some points unlabelled."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 3, points)

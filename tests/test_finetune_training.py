@@ -56,17 +56,29 @@ def test_every_method_gives_a_model_that_is_the_same_after_loading(tmp_path: Pat
 
 def test_training_helps():
     data = (Rooms(), Rooms((9, 10)))
-    model = pz.finetune("sparseunet_test", data, method="full", max_steps=20, amp=False)
+    model = pz.finetune(
+        "sparseunet_test",
+        data,
+        method="full",
+        max_steps=20,
+        validate_steps=20,
+        learning_rate=5e-3,
+        amp=False,
+    )
     score = model.evaluate(Rooms((11, 12)))
     assert score.metric == "miou"
-    assert score.value > 0.6
+    assert score.value > 0.5
     assert len(score.confusion) == 3
     assert "recall" in score.table().splitlines()[0]
 
 
 @pytest.mark.parametrize("method", ["linear", "full"])
 def test_classification(method: str):
-    settings = {"epochs": 6, "batch_size": 4, "amp": False} if method == "full" else {}
+    settings = (
+        {"epochs": 4, "batch_size": 4, "validate_steps": 12, "amp": False}
+        if method == "full"
+        else {}
+    )
     data = Shapes()
     model = pz.finetune("vit3d_test", data, task="classification", method=method, **settings)
     assert model.evaluate(Shapes(4, first=50)).value >= 0.9
@@ -77,7 +89,13 @@ def test_classification(method: str):
 
 def test_parts_know_their_categories(tmp_path: Path):
     model = pz.finetune(
-        "vit3d_test", Shapes(), task="part", method="decoder", max_steps=40, out=tmp_path / "m"
+        "vit3d_test",
+        Shapes(),
+        task="part",
+        method="decoder",
+        max_steps=40,
+        validate_steps=40,
+        out=tmp_path / "m",
     )
     shape = Shapes(first=90)[0]
     free = model.predict(shape)
@@ -120,8 +138,8 @@ def test_a_resumed_run_ends_with_the_same_bits(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     given: dict[str, Any] = {"method": method, **QUICK, "accumulate": 2, "mix": 0.5}
     pz.finetune("sparseunet_test", (Rooms(), Rooms((9,))), out=whole, **given)
-    with pytest.raises(TrainingError, match="step 2"):
-        stopping = Interrupts(4 + 2 * 2 * 2)  # 4 reads for the labels, 4 a step
+    stopping = Interrupts(4 + 2 * 2 * 2)  # 4 reads for the labels, up to 4 a step
+    with pytest.raises(TrainingError, match=r"wish to stop after step [1-5]"):
         pz.finetune("sparseunet_test", (stopping, Rooms((9,))), out=parts, **given)
     with pytest.raises(ConfigError, match="resume"):
         pz.finetune("sparseunet_test", (Rooms(), Rooms((9,))), out=parts, **given)
@@ -287,7 +305,10 @@ def test_a_part_named_val_validates_and_one_named_test_is_never_touched(tmp_path
     assert len(train) == 1
     model = pz.finetune("sparseunet_test", tmp_path / "a")
     assert model.evaluate(tmp_path / "a").value == model.scores["validation"]["values"]["miou"]
-    assert model.evaluate(tmp_path / "b").confusion == model.evaluate(Rooms((9,))).confusion
+    assert (
+        model.evaluate(tmp_path / "b").confusion
+        == model.evaluate(Rooms((9,), class_names=())).confusion
+    )
     assert model.evaluate(tmp_path / "b", split="train").confusion
 
 

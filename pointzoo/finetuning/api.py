@@ -21,7 +21,7 @@ from pointzoo.cloud import IntArray
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, TrainingError
-from pointzoo.finetuning.config import FinetuneConfig, build_config
+from pointzoo.finetuning.config import FinetuneConfig, build_config, settled
 from pointzoo.finetuning.data import (
     Data,
     Drawing,
@@ -99,6 +99,7 @@ def finetune(
     kind = get_task(task)
     config, options = build_config(kind, method, preset, settings)
     network, source = resolve_encoder(encoder, seed=seed)
+    config = settled(config, pretrained=source.kind != "embedded")
     train_set, validation = split(data, share=config.validation_share, seed=seed)
     job = _Job(
         kind.from_data(train_set, options), config, network, source, train_set, validation, seed
@@ -144,10 +145,18 @@ class _Job:
             self._keep(network, out, self._judge(network))
         else:
             begun = resume and (out / CHECKPOINT).exists()
-            if not begun and fits_first(network, self.config, self.source):
+            first = not begun and fits_first(network, self.config)
+            if first:
                 self._fit(network, items, rows, progress=progress)
-            self._train(network, items, rows, out, resume=resume, progress=progress)
-        return load_model(out, encoder=self._folder(), device=device)
+            run = self._run(network, items, rows, out, fitted=first, progress=progress)
+            done = train(run, resume=resume)
+            self._model(network, None).save(out / LAST)
+            if done.best is None:
+                self._keep(network, out, None)
+        model = load_model(out, encoder=self._folder(), device=device)
+        if VALIDATION in model.scores:
+            _write_score(Score.from_dict(model.scores[VALIDATION]), out)
+        return model
 
     def _fit(self, network: Network, items: Items, rows: IntArray, *, progress: bool) -> None:
         with progress_bar("linear head", shown=progress) as bar:
@@ -155,17 +164,17 @@ class _Job:
             chosen = torch.from_numpy(rows)
             fit_linear(network, items, chosen, self.config, seed=self.seed, after_cloud=bar.advance)
 
-    def _train(
+    def _run(
         self,
         network: Network,
         items: Items,
         rows: IntArray,
         out: Path,
         *,
-        resume: bool,
+        fitted: bool,
         progress: bool,
-    ) -> None:
-        run = Run(
+    ) -> Run:
+        return Run(
             network=network,
             drawing=Drawing(items, rows, self.config, self.seed),
             config=self.config,
@@ -174,12 +183,9 @@ class _Job:
             out=out,
             facts=self._facts(),
             keep_best=lambda score: self._keep(network, out, score),
+            fitted=fitted,
             progress=progress,
         )
-        done = train(run, resume=resume)
-        self._model(network, None).save(out / LAST)
-        if done.best is None:
-            self._keep(network, out, None)
 
     def _judge(self, network: Network) -> Score | None:
         validation = self._named(self.validation)
@@ -191,17 +197,8 @@ class _Job:
         return with_classes(data, self.task.class_names)
 
     def _keep(self, network: Network, out: Path, score: Score | None) -> None:
-        """Write the model and its score."""
+        """Write the model with its score."""
         self._model(network, score).save(out)
-        if score is not None:
-            try:
-                write_score(score, out, VALIDATION)
-            except OSError as error:
-                raise TrainingError(
-                    expected=f"room to write the scores into {out}",
-                    got=str(error),
-                    fix="Free space and go on with resume=True; the model itself is whole.",
-                ) from error
 
     def _model(self, network: Network, score: Score | None) -> Model:
         settings = {
@@ -238,6 +235,17 @@ class _Job:
             "classes": [] if labels is None else np.bincount(np.asarray(labels) + 1).tolist(),
             "seed": self.seed,
         }
+
+
+def _write_score(score: Score, out: Path) -> None:
+    try:
+        write_score(score, out, VALIDATION)
+    except OSError as error:
+        raise TrainingError(
+            expected=f"room to write the scores into {out}",
+            got=str(error),
+            fix="Free space and go on with resume=True; the model itself is whole.",
+        ) from error
 
 
 def _require_free(out: Path, *, resume: bool) -> None:

@@ -48,7 +48,8 @@ class FinetuneConfig:
             Nekrasov et al., 3DV 2021); for encoders that work on voxels.
         optimizer: ``adamw``, or ``sgd`` with Nesterov momentum.
         learning_rate: Largest rate, of the head.
-        encoder_rate: The encoder's rate over the head's.
+        encoder_rate: The encoder's rate over the head's; None: 0.1 under ``full`` where the encoder
+            is a pretrained name or folder, else 1.
         layer_decay: Factor of the rate from each part of the encoder to the one that runs before
             it; 1: all alike.
         freeze: This many parts of the encoder, counted from the input, stay as they are.
@@ -93,7 +94,7 @@ class FinetuneConfig:
     mix: float = 0.0
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    encoder_rate: float = 1.0
+    encoder_rate: float | None = None
     layer_decay: float = 1.0
     freeze: int = 0
     momentum: float = 0.9
@@ -162,35 +163,35 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         "msc": {
-            "method": "full", "probe_first": False,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0,
             "epochs": 800, "batch_size": 48, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "msc_efficient": {
-            "method": "full", "probe_first": False,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0,
             "epochs": 800, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "pointcept_s3dis": {
-            "method": "full", "probe_first": False,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0,
             "epochs": 3000, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "s3dis", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "pointgroup": {
-            "method": "full", "probe_first": False,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0,
             "epochs": 800, "batch_size": 12, "crop_points": 0,
             "augmentation": "pointgroup", "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "dgcnn": {
-            "method": "full", "probe_first": False,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0,
             "epochs": 250, "batch_size": 32, "crop_points": 1024,
             "augmentation": "dgcnn", "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9,
             "weight_decay": 1e-4, "clip": 0.0, "schedule": "cosine", "warmup": 0.0, "final": 0.01,
@@ -241,3 +242,18 @@ def build_config(
     if not isinstance(weights, str):
         two_types["class_weights"] = tuple(float(value) for value in weights)
     return dataclasses.replace(config, **two_types), options
+
+
+def settled(config: FinetuneConfig, *, pretrained: bool) -> FinetuneConfig:
+    """Return settings with values for those that depend on where the encoder comes from.
+
+    Args:
+        config: Settings.
+        pretrained: Whether the encoder is a pretrained name or folder.
+    """
+    rate, probe = config.encoder_rate, config.probe_first
+    if rate is None:
+        rate = 0.1 if pretrained and config.method == "full" else 1.0
+    if probe is None:
+        probe = pretrained
+    return dataclasses.replace(config, encoder_rate=rate, probe_first=probe)

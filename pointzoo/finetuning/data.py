@@ -26,7 +26,7 @@ from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.data import open_dataset
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
-from pointzoo.errors import ConfigError
+from pointzoo.errors import ConfigError, TrainingError
 from pointzoo.finetuning.config import FinetuneConfig
 from pointzoo.finetuning.task import Item, Task
 from pointzoo.pretrain.masks import mix_offsets
@@ -206,6 +206,7 @@ class Items(Sequence[Item]):
             ConfigError: Its labels cannot be trained on.
             CloudError: Its points cannot be used.
             FormatError: Its file is damaged.
+            TrainingError: Its file is gone.
         """
         if row in self._kept:
             self._kept.move_to_end(row)
@@ -220,11 +221,21 @@ class Items(Sequence[Item]):
     def _read(self, row: int) -> Item:
         labels = self.data.labels
         label = -1 if labels is None else int(labels[row])
-        item = Item(self.data[row].require_usable(), label, self.data.names[row])
+        item = Item(self._cloud(row).require_usable(), label, self.data.names[row])
         self.task.require_labels(item)
         cloud = thinned(item.cloud, self.edge) if self.edge else item.cloud
         coords, _ = self.encoder.preprocess(cloud)
         return item.with_cloud(cloud.replace(coords=coords.numpy()))
+
+    def _cloud(self, row: int) -> PointCloud:
+        try:
+            return self.data[row]
+        except OSError as error:
+            raise TrainingError(
+                expected=f"the cloud {self.data.names[row]!r} of {self.data.name!r}",
+                got=str(error),
+                fix="Bring the file back and go on with resume=True.",
+            ) from error
 
 
 def labelled_rows(items: Items) -> IntArray:

@@ -19,7 +19,6 @@ from pointzoo.finetuning.data import Items, class_weights
 from pointzoo.finetuning.heads import Head
 from pointzoo.finetuning.network import Network
 from pointzoo.finetuning.segmentation import Segmentation, point_labels
-from pointzoo.finetuning.source import EncoderSource
 from pointzoo.finetuning.task import Item
 from pointzoo.tasks.scene_probe import LinearProbe, fit_probe
 
@@ -29,12 +28,10 @@ def is_closed_form(network: Network, config: FinetuneConfig) -> bool:
     return config.method == "linear" and _has_linear_head(network)
 
 
-def fits_first(network: Network, config: FinetuneConfig, source: EncoderSource) -> bool:
+def fits_first(network: Network, config: FinetuneConfig) -> bool:
     """Say whether a training by steps starts from the head that :func:`fit_linear` finds."""
-    wanted = config.probe_first
-    if wanted is None:
-        wanted = source.kind != "embedded"
-    return wanted and config.method in ("lora", "full") and _has_linear_head(network)
+    by_steps = config.method in ("lora", "full")
+    return bool(config.probe_first) and by_steps and _has_linear_head(network)
 
 
 def _has_linear_head(network: Network) -> bool:

@@ -89,7 +89,7 @@ def parameter_groups(network: Network, config: FinetuneConfig) -> list[dict[str,
     """
     order = run_order(network.encoder)
     factors = {
-        part: config.encoder_rate * config.layer_decay ** (len(order) - place)
+        part: (config.encoder_rate or 0.0) * config.layer_decay ** (len(order) - place)
         for place, part in enumerate(order)
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

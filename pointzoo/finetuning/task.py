@@ -113,6 +113,17 @@ class Score:
         """Return JSON types."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
+        """Build a score from what :meth:`to_dict` returned, or from its JSON."""
+        return cls(
+            metric=values["metric"],
+            values=dict(values["values"]),
+            per_class={key: tuple(row) for key, row in values["per_class"].items()},
+            class_names=tuple(values["class_names"]),
+            confusion=tuple(map(tuple, values["confusion"])),
+        )
+
     def table(self) -> str:
         """Return the figures of every class, and those of all, as text in columns."""
         names = list(self.per_class)

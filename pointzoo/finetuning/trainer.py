@@ -71,6 +71,8 @@ class Run:
         facts: What must not change between the parts of a run, as JSON types.
         keep_best: Called with the score when the network is better than ever; it is ready to be
             saved then.
+        fitted: Whether the head was fitted before; then the network is judged before the first
+            step, so that the best one is never worse than that.
         progress: Show a progress bar on stderr.
     """
 
@@ -82,6 +84,7 @@ class Run:
     out: Path
     facts: Mapping[str, Any]
     keep_best: Callable[[Score], object]
+    fitted: bool = False
     progress: bool = False
 
 
@@ -135,6 +138,8 @@ class _Training:
         )  # fmt: skip
         with report, stop_on_signals() as stop:
             if not self.progress.step:
+                if self.run.fitted and self.run.validation is not None:
+                    self._validate(report)
                 self._save()
             self._steps(report, stop)
         if self.progress.best is None:  # nothing was judged: the last network counts
@@ -215,7 +220,8 @@ class _Training:
     def _validate(self, report: Report) -> None:
         """Judge the network, keep it if it is the best, and see whether to stop."""
         assert self.run.validation is not None, "asked before"
-        self._measure()
+        if self.progress.step:
+            self._measure()
         self.network.eval()
         score = self.network.task.evaluate(self.network, self.run.validation)
         report.note("validation", self.progress.step, score.values)

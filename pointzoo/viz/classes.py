@@ -79,7 +79,7 @@ def classes_figure(
     rows = -(-len(present) // 5)
     figure, axes = new_figure(1, 2, width=size / 150, height=size / 150 + 0.22 * rows)
     for axis, view in zip(axes[0], VIEWS, strict=False):
-        axis.imshow(render_image(coords, colors, view=view, size=2 * size))
+        axis.imshow(render_image(coords, colors, view=view, size=size))
         axis.set_axis_off()
     names = [class_names[k] if k >= 0 else "unknown" for k in present]
     marks = [
