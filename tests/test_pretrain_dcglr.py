@@ -89,6 +89,13 @@ def test_samples_are_preprocessed_draws():
     assert len(few.unique(dim=0)) == 5
 
 
+def test_health_checks_look_at_as_many_points_as_training():
+    objective, cloud = make_objective(), toy_data()[0]
+    first, second = objective.look_at(cloud), objective.look_at(cloud)
+    assert len(first) == objective.config.points
+    np.testing.assert_array_equal(first.coords, second.coords)
+
+
 @pytest.mark.parametrize("rotation", ["none", "shared", "independent"])
 @pytest.mark.parametrize("name", ["vit3d_test", "extremes with normals"])
 def test_views_have_the_sizes_of_the_paper(name, rotation):

@@ -230,6 +230,10 @@ class DCGLR(Objective):
         drawn = transforms.subsample(cloud, self.config.points, generator)
         return self.student.encoder.preprocess(drawn)
 
+    def look_at(self, cloud: PointCloud) -> PointCloud:
+        """Draw as many points for a health check as for training, the same in every check."""
+        return transforms.subsample(cloud, self.config.points, np.random.default_rng(0))
+
     def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> ObjectClouds:
         """Stack clouds of equal size."""
         coords, features = zip(*samples, strict=True)
