@@ -181,7 +181,7 @@ def few_shot(
     given = np.asarray(labels).tolist()
     names = tuple(classes) if classes is not None else _names(given)
     numbers = _numbers(given, names, len(rows))
-    network, source = resolve_encoder(encoder, seed=0)
+    network, source = resolve_encoder(encoder, seed=0, storable=False)
     features = network.extract(ready).point
     base = Model(Network(network, Segmentation(names)), method, source)
     return _fit(base, ready, _Space.of(features), rows, numbers)

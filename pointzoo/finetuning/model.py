@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -26,6 +26,11 @@ from pointzoo.finetuning.source import EncoderSource
 from pointzoo.finetuning.store import load_state, read_model, write_model
 from pointzoo.finetuning.table import get_task
 from pointzoo.finetuning.task import Score, Task
+from pointzoo.hub import HubName, fetch, is_hub_name
+from pointzoo.zoo import warn_of_license
+
+if TYPE_CHECKING:
+    from pointzoo.sharing import Push
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +160,19 @@ class Model:
             The folder.
 
         Raises:
-            ConfigError: The folder holds something else.
+            ConfigError: The folder holds something else, or the encoder's class is not registered.
             WeightError: A weight is not finite, or the disk refuses.
         """
+        if not self.source.architecture:
+            raise ConfigError(
+                expected="an encoder of a registered architecture",
+                got=type(self.network.encoder).__name__,
+                fix="Add it to pointzoo.encoders.registry.",
+            )
+        return self.write(Path(folder), _readme(self))
+
+    def write(self, folder: Path, readme: str, *, published: bool = False) -> Path:
+        """Write the model with a README of one's own; see ``store.write_model``."""
         facts = {
             "task": self.task.to_dict(),
             "method": self.method,
@@ -169,7 +184,18 @@ class Model:
         names = stored_names(self.network, embedded=self.source.kind == "embedded")
         state = self.network.state_dict()
         tensors = {name: state[name] for name in state if name in names}
-        return write_model(Path(folder), facts, tensors, _readme(self))
+        return write_model(folder, facts, tensors, readme, published=published)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Push:
+        """Put the model on the Hub; see :func:`pointzoo.finetuning.share.push_model`.
+
+        Args:
+            repo_id: ``owner/name``.
+            options: ``card`` and the others of :func:`pointzoo.finetuning.share.push_model`.
+        """
+        from pointzoo.finetuning.share import push_model
+
+        return push_model(self, repo_id, **options)
 
 
 def load_model(
@@ -181,7 +207,8 @@ def load_model(
     """Load a model: verified, in evaluation mode, with the predictions it had when it was saved.
 
     Args:
-        folder: A folder that :meth:`Model.save` or :func:`pointzoo.finetune` wrote.
+        folder: A folder that :meth:`Model.save` or :func:`pointzoo.finetune` wrote, or
+            ``hf-hub:owner/repo@revision``.
         encoder: Where the encoder's weight folder lies now, if the model names a folder that was
             moved.
         device: Where the model shall live.
@@ -189,9 +216,12 @@ def load_model(
     Raises:
         WeightError: A file is missing, damaged, changed, of another schema; or the encoder is not
             there or not the one that the model was trained on.
+        HubError: The repository is not there, not allowed, or the Hub cannot be reached.
         ConfigError: There is no such device.
     """
-    config, tensors = read_model(Path(folder))
+    root = fetch(HubName.parse(folder)) if is_hub_name(folder) else Path(folder)
+    config, tensors = read_model(root)
+    warn_of_license(root)
     try:
         source = EncoderSource(**config["encoder"])
         task = get_task(config["task"]["name"]).from_dict(config["task"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES, build
 from pointzoo.errors import ConfigError, InputError, WeightError
+from pointzoo.hub import is_hub_name
 from pointzoo.weights import MODEL_FILE, architecture_of, read_config
 from pointzoo.zoo import WEIGHTS, create_encoder, encoder_info, load_encoder, weights_folder
 
@@ -26,8 +27,9 @@ class EncoderSource:
     """An encoder by name, by folder, or as an architecture whose weights lie in the model.
 
     Attributes:
-        kind: ``registered``: a pretrained name; ``folder``: a weight folder; ``embedded``: neither,
-            so that the model holds all weights.
+        kind: ``registered``: a pretrained name; ``hub``: one on the Hub, with its commit;
+            ``folder``: a weight folder; ``embedded``: none of these, so that the model holds all
+            weights.
         name: The name, the folder, or the architecture.
         architecture: The architecture.
         config: Its settings, as JSON types.
@@ -35,7 +37,7 @@ class EncoderSource:
         commit: Commit that made the weight, as its card says; empty where no card says it.
     """
 
-    kind: Literal["registered", "folder", "embedded"]
+    kind: Literal["registered", "hub", "folder", "embedded"]
     name: str
     architecture: str
     config: Mapping[str, Any]
@@ -86,7 +88,7 @@ class EncoderSource:
 
 
 def resolve_encoder(
-    encoder: PointEncoder | str | os.PathLike[str], *, seed: int
+    encoder: PointEncoder | str | os.PathLike[str], *, seed: int, storable: bool = True
 ) -> tuple[PointEncoder, EncoderSource]:
     """Return an encoder that may be changed, and where it comes from.
 
@@ -97,6 +99,7 @@ def resolve_encoder(
         encoder: An encoder, which is copied; a pretrained name or a weight folder; or the name of
             an architecture, for random weights.
         seed: Of random weights.
+        storable: Whether a model on it has to be saved: then its architecture must be registered.
 
     Raises:
         UnknownNameError: There is no such encoder.
@@ -104,8 +107,13 @@ def resolve_encoder(
         ConfigError: ``encoder`` is something else, or of no registered architecture.
     """
     if isinstance(encoder, PointEncoder):
-        name = _registered_name(encoder)
-        source = _embedded(encoder) if name is None else _named(name)
+        known = any(type(encoder) is entry.encoder_class for entry in ARCHITECTURES.values())
+        name = _registered_name(encoder) if known else None
+        source = EncoderSource("embedded", "", "", {})
+        if name is not None:
+            source = _named(name)
+        elif known or storable:
+            source = embedded(encoder)
         return copy.deepcopy(encoder).eval(), source
     if not isinstance(encoder, str | os.PathLike):
         raise ConfigError(
@@ -115,21 +123,26 @@ def resolve_encoder(
         )
     if isinstance(encoder, str) and encoder in ARCHITECTURES:
         fresh = create_encoder(encoder, seed=seed)
-        return fresh, _embedded(fresh)
+        return fresh, embedded(fresh)
     return load_encoder(encoder), _named(encoder)
 
 
-def _embedded(encoder: PointEncoder) -> EncoderSource:
+def embedded(encoder: PointEncoder) -> EncoderSource:
+    """Return the source of an encoder whose weights lie in the model."""
     architecture = architecture_of(encoder)
     return EncoderSource("embedded", architecture, architecture, encoder.config.to_dict())
 
 
 def _named(place: str | os.PathLike[str]) -> EncoderSource:
     info = encoder_info(place)
-    registered = isinstance(place, str) and place in WEIGHTS
+    kind: Literal["registered", "hub", "folder"] = "folder"
+    if is_hub_name(place):
+        kind = "hub"
+    elif isinstance(place, str) and place in WEIGHTS:
+        kind = "registered"
     return EncoderSource(
-        kind="registered" if registered else "folder",
-        name=str(place) if registered else str(Path(place).resolve()),
+        kind=kind,
+        name=str(Path(place).resolve()) if kind == "folder" else info.name,
         architecture=info.architecture,
         config={},
         sha256=info.sha256 or "",
