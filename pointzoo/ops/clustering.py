@@ -51,10 +51,10 @@ def cluster(
         return found
     cloud = ragged.cloud_index(ragged.sizes_of(offsets)).to(labels.device)[kept]
     _, kind = torch.unique(labels[kept], return_inverse=True)
-    _, group = torch.unique(cloud * len(kept) + kind, return_inverse=True)
-    order = group.argsort(stable=True)
+    group, order = (cloud * len(kept) + kind).sort(stable=True)
     rows = kept[order]  # rows of one group side by side, ascending in each
-    points, ends = coords.detach()[rows].cpu().contiguous(), torch.bincount(group).cumsum(0).cpu()
+    ends = group.unique_consecutive(return_counts=True)[1].cumsum(0).cpu()
+    points = coords.detach()[rows].cpu().contiguous()
     bound = torch.tensor(radius, dtype=coords.dtype).square()
     if backends.takes(points, largest):
         lowest = torch.empty(len(points), dtype=torch.int64)
