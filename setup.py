@@ -21,7 +21,9 @@ core = Extension(
 )
 sparse = Extension(
     "pointzoo.ops.sparse._sparse",
-    sources=[f"pointzoo/ops/sparse/{name}.c" for name in ("_sparse", "_bfloat16", "_norm", "_voxels")],
+    sources=[
+        f"pointzoo/ops/sparse/{name}.c" for name in ("_sparse", "_bfloat16", "_norm", "_voxels")
+    ],
     depends=[f"pointzoo/ops/sparse/{name}.h" for name in ("_sparse", "_kernels", "_norm")],
     extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", *openmp],
     extra_link_args=openmp,
