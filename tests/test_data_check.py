@@ -104,6 +104,16 @@ def test_what_looks_wrong_is_a_warning(tmp_path):
     assert [where.rpartition("/")[2] for where in units.where] == ["d.ply"]
 
 
+def test_an_empty_split_is_an_error(tmp_path):
+    (rooms(tmp_path) / "Testing").mkdir()
+    report = check_data(tmp_path)
+    found = [issue.text for issue in report.issues if issue.severity == "error"]
+    assert found == ["There is no cloud in Testing."]
+    single = tmp_path / "data.npz"
+    np.savez(single, data=RNG.random((2, 8, 3)))
+    assert kinds(check_data(single), "warning") == ["no labels"]
+
+
 def test_labels_may_be_missing_or_all_alike(tmp_path):
     put(tmp_path / "none" / "a.ply", labels=None)
     assert kinds(check_data(tmp_path / "none"), "warning") == ["no labels"]
@@ -124,8 +134,8 @@ def test_objects_are_counted_by_cloud(tmp_path):
     report = check_data(tmp_path, encoder=create_encoder("vit3d_test"))
     assert report.kind == "objects"
     assert report.parts[0].classes == {"chair": 3, "table": 1}
-    assert report.parts[1].name == "val"  # what stands in for it is not counted twice
-    assert len(report.parts) == 2
+    assert [part.name for part in report.parts] == ["train", "test"]  # once, not for val too
+    assert report.ok
     assert report.cost.voxels is None
     assert "(clouds)" in render(report)
     assert "voxels" not in str(report.cost)

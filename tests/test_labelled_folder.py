@@ -103,6 +103,13 @@ def test_labels_beside_files_must_fit(tmp_path):
         np.save(path, values)
         with pytest.raises(FormatError, match=r"a\.(xyz|labels)"):
             open_folder(tmp_path, classes=list("abcdefgh"))[0]
+    beside = tmp_path / "a.labels.txt"
+    path.unlink()
+    for text in ("floor\n" * 5, "", "nan\n" * 5):
+        beside.write_text(text)
+        with pytest.raises(FormatError, match=r"a\.(xyz|labels)"):
+            open_folder(tmp_path, classes=list("abcdefgh"))[0]
+    beside.unlink()
     path.write_bytes(b"nothing")
     with pytest.raises(FormatError, match=r"a\.labels\.npy"):
         open_folder(tmp_path)[0]
@@ -121,6 +128,7 @@ def test_scenes_as_folders_of_arrays(tmp_path):
         "color": np.full((5, 3), 254.9),
         "segment": VALUES[:, None],
         "instance": VALUES,
+        "place": np.array(3),
     }
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
@@ -210,6 +218,7 @@ def test_a_label_out_of_range_is_named_with_its_file(tmp_path):
         {"classes": ["a", "a"]},
         {"remap": [1]},
         {"classes": {"1": "a"}, "ignore": "x"},
+        {"classes": ["a"], "field": 5},
     ],
 )
 def test_a_wrong_file_of_classes_is_refused(tmp_path, content):

@@ -23,7 +23,7 @@ from pointzoo.data.cost import Cost, Meter
 from pointzoo.data.labelled_folder import FolderDataset, open_folder
 from pointzoo.data.open import open_dataset
 from pointzoo.data.readers import Split
-from pointzoo.data.splits import SPLITS
+from pointzoo.data.splits import SPLITS, empty_parts
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, FormatError, PointzooError
 from pointzoo.inspection.checks import QUICK_CHECKS, Facts
@@ -137,7 +137,9 @@ def check_data(
                 meter.count(cloud, trained=part.name in ("train", _EVERYTHING))
             done += 1
             after_cloud(done, total)
-    issues = [*_grouped(seen), *_same_clouds(seen), *_class_issues(seen), *_unlike_sizes(seen)]
+    empty = empty_parts(Path(path), [name for name, _ in parts])
+    issues = [Issue("error", "empty split", f"There is no cloud in {name}.") for name in empty]
+    issues += [*_grouped(seen), *_same_clouds(seen), *_class_issues(seen), *_unlike_sizes(seen)]
     return Report(
         path=str(path),
         kind="objects" if any(part.dataset.labels is not None for part in seen) else "scenes",
@@ -162,7 +164,9 @@ def _open_parts(
             dataset = opened(split)
         except ConfigError:  # no such part
             continue
-        parts.setdefault(dataset.names, (split, dataset))  # val may stand in for test
+        own = set(getattr(dataset, "splits", None) or ())
+        name = own.pop() if len(own) == 1 else split  # test may stand in for val
+        parts.setdefault(dataset.names, (name, dataset))
     return list(parts.values()) or [(_EVERYTHING, whole)]
 
 

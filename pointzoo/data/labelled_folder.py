@@ -249,13 +249,12 @@ def _read_arrays(folder: Path) -> PointCloud:
     arrays: dict[str, Any] = {file.stem: load_array(file) for file in folder.glob("*.npy")}
     coords = arrays.pop("coord")
     colors, normals = arrays.pop("color", None), arrays.pop("normal", None)
-    flat = {key: value.reshape(-1) for key, value in arrays.items() if value.size == len(value)}
     try:
         return PointCloud(
             coords=coords,
             colors=None if colors is None else color_bytes(colors),
             normals=normals,
-            fields={key: value for key, value in flat.items() if len(value) == len(coords)},
+            fields={key: v.reshape(-1) for key, v in arrays.items() if v.size == coords.size // 3},
         )
     except CloudError as error:
         raise FormatError(

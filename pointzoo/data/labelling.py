@@ -233,7 +233,7 @@ def read_beside(file: Path, kind: str, name: str | None) -> NDArray[np.int64] | 
 def _read_values(path: Path, kind: str, name: str | None) -> NDArray[Any]:
     with parsing(path, "labels"):
         if path.suffix == ".txt":
-            return np.loadtxt(path, ndmin=1)
+            return np.array([float(word) for word in path.read_text(encoding="utf-8").split()])
         if path.suffix == ".npy":
             values: NDArray[Any] = np.load(path, allow_pickle=False)
             return values
@@ -287,6 +287,9 @@ def _named(classes: Any) -> dict[str, Any]:
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     typed = dict(values)
+    for key in ("field", "instance"):
+        if not isinstance(typed.get(key, ""), str):
+            raise TypeError(f"the {key} is {typed[key]!r}")
     if "remap" in typed:
         typed["remap"] = {int(old): int(new) for old, new in typed["remap"].items()}
     if "ignore" in typed:

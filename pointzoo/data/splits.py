@@ -7,7 +7,7 @@ folders of these names, or by shares of a random order.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,19 @@ def place_of(root: Path, file: Path) -> tuple[str, str]:
             del folders[i]
             return (folders[0] if folders else ""), part
     return (folders[0] if folders else ""), ""
+
+
+def empty_parts(root: Path, parts: Iterable[str]) -> list[str]:
+    """Return the folders right below ``root`` that are named like a part which has no file.
+
+    Args:
+        root: The folder.
+        parts: Those that have files.
+    """
+    if not root.is_dir():
+        return []
+    named = {folder.name: _WORDS.get(folder.name.lower()) for folder in root.iterdir()}
+    return sorted(name for name, part in named.items() if part and part not in set(parts))
 
 
 def list_files(root: Path) -> dict[str, Path]:
