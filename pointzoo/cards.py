@@ -8,6 +8,7 @@ people.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,16 +17,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pointzoo.errors import FormatError
+from pointzoo.errors import FormatError, UnknownNameError
 
 CARD_FILE = "README.md"
 CARD_SCHEMA = 1
 _MAX_DEPTH = 10
 LIBRARY = "pointzoo"
-PIPELINE_TAG = "feature-extraction"
+PIPELINE_TAGS = ("feature-extraction", "other")
+"""Of an encoder, and of a model that predicts: the Hub has no word yet for points with labels."""
 SECTIONS = (
     "Trained on", "How it was trained", "Metrics", "Licences", "Intended use", "What it cannot do",
 )  # fmt: skip
+FACTS_SECTION = "The file"
 COMMERCIAL_LICENSES = frozenset(
     {
         "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0",
@@ -68,6 +71,23 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What can be computed again from the files of a weight.
+
+    Attributes:
+        parameters: Number of parameters.
+        channels: What the encoder reads from a cloud, in order.
+        size: Bytes of ``model.safetensors``.
+        sha256: Its checksum.
+    """
+
+    parameters: int
+    channels: tuple[str, ...]
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Card:
     """What a card says.
 
@@ -80,7 +100,8 @@ class Card:
         sources: What it was trained on; their licences are the licences of the data.
         command: The command that trained it.
         seed: The seed of that command.
-        commit: The commit of pointzoo that it ran at, 7 to 40 hexadecimal digits.
+        commit: The commit of pointzoo that it ran at, 7 to 40 hexadecimal digits; or its release,
+            such as ``v0.1.0``.
         hardware: What it ran on.
         hours: How long it ran, wall clock.
         results: Measured figures.
@@ -90,6 +111,8 @@ class Card:
         datasets: Training sets that have a Hub name.
         metrics: Hub names of the metrics.
         notes: Further sections (pictures), Markdown; may be empty.
+        pipeline_tag: What the Hub files it under; one of :data:`PIPELINE_TAGS`.
+        facts: Sizes and checksum; None until the weight is written.
     """
 
     name: str
@@ -110,6 +133,8 @@ class Card:
     datasets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     notes: str = field(default="", repr=False)
+    pipeline_tag: str = PIPELINE_TAGS[0]
+    facts: Facts | None = None
 
     @property
     def data_licenses(self) -> tuple[str, ...]:
@@ -133,6 +158,7 @@ def render_card(card: Card) -> str:
         _section("Trained on", _source_table(card)),
         _section("How it was trained", _recipe(card)),
         _section("Metrics", _metric_list(card)),
+        *([_section(FACTS_SECTION, _facts_text(card.facts))] if card.facts else []),
         _section("Licences", _licenses(card)),
         _section("Intended use", card.intended_use),
         _section("What it cannot do", card.limitations),
@@ -152,17 +178,13 @@ def read_card(path: str | os.PathLike[str]) -> Card:
             missing or of the wrong type; the message lists everything that is wrong.
     """
     header, body = _split(_card_file(path))
-    problems = _problems(header, body)
-    if problems:
-        raise FormatError(
-            expected=f"a complete card in {path}",
-            got="; ".join(problems),
-            fix="Fill the gaps; pointzoo.cards.render_card writes a complete card.",
-        )
+    _require_complete(str(path), _problems(header, body))
     own = header[LIBRARY]
     title, summary = _title(body)
     sections = _sections(body)
     known = {heading: sections.pop(heading) for heading in SECTIONS}
+    sections.pop(FACTS_SECTION, None)
+    facts = own.get("facts")
     return Card(
         name=title,
         summary=summary,
@@ -182,7 +204,64 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         datasets=tuple(header["datasets"]),
         metrics=tuple(header["metrics"]),
         notes="\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items()),
+        pipeline_tag=header["pipeline_tag"],
+        facts=Facts(**{**facts, "channels": tuple(facts["channels"])}) if facts else None,
     )
+
+
+def make_card(fields: Mapping[str, Any]) -> Card:
+    """Build a card from its fields by name, as they come from YAML or JSON.
+
+    Args:
+        fields: Fields of :class:`Card`; ``sources`` and ``results`` may be lists of mappings.
+
+    Raises:
+        UnknownNameError: There is no such field.
+        FormatError: A field is missing, empty or of the wrong type; the message names every one.
+    """
+    empty: dict[str, Any] = {
+        "sources": (), "results": (), "seed": 0, "hours": 0.0,
+        **dict.fromkeys(("name", "architecture", "summary", "license", "code_license", "command",
+                         "commit", "hardware", "intended_use", "limitations"), ""),
+    }  # fmt: skip
+    known = [entry.name for entry in dataclasses.fields(Card)]
+    for name in fields:
+        if name not in known:
+            raise UnknownNameError.of("field of a card", name, known)
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    try:
+        for name, kind in (("sources", DataSource), ("results", Metric)):
+            entries = given.get(name, ())
+            given[name] = tuple(e if isinstance(e, kind) else kind(**e) for e in entries)
+        card = Card(**{**empty, **given})
+        render_card(card)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise FormatError(
+            expected="the fields of a card",
+            got=str(error),
+            fix="pointzoo.cards.Card says what they are.",
+        ) from error
+    require_complete(card)
+    return card
+
+
+def require_complete(card: Card) -> None:
+    """Refuse a card in which something required is missing or empty.
+
+    Raises:
+        FormatError: The message names every field that is.
+    """
+    header, body = _split_text(render_card(card), card.name)
+    _require_complete(f"a card for {card.name!r}", _problems(header, body))
+
+
+def _require_complete(place: str, problems: list[str]) -> None:
+    if problems:
+        raise FormatError(
+            expected=f"a complete card in {place}",
+            got="; ".join(problems),
+            fix="Fill the gaps; pointzoo.cards.render_card writes a complete card.",
+        )
 
 
 def check_card(folder: str | os.PathLike[str]) -> list[str]:
@@ -217,7 +296,7 @@ def _header(card: Card) -> dict[str, Any]:
     return {
         "license": card.license,
         "library_name": LIBRARY,
-        "pipeline_tag": PIPELINE_TAG,
+        "pipeline_tag": card.pipeline_tag,
         "tags": [card.architecture, *card.tags],
         "datasets": list(card.datasets),
         "metrics": list(card.metrics),
@@ -232,6 +311,11 @@ def _header(card: Card) -> dict[str, Any]:
             "hours": card.hours,
             "sources": [asdict(source) for source in card.sources],
             "results": [asdict(result) for result in card.results],
+            **(
+                {"facts": {**asdict(card.facts), "channels": list(card.facts.channels)}}
+                if card.facts
+                else {}
+            ),
         },
     }
 
@@ -259,6 +343,13 @@ def _metric_list(card: Card) -> str:
     return "\n".join(f"- {r.name}: **{r.value}**, by `{r.command}`" for r in card.results)
 
 
+def _facts_text(facts: Facts) -> str:
+    return (
+        f"{facts.parameters:,} parameters in {facts.size:,} bytes, sha256 `{facts.sha256}`. "
+        f"It reads {', '.join(facts.channels)}."
+    )
+
+
 def _licenses(card: Card) -> str:
     use = "allow" if card.commercial else "do not all allow"
     return (
@@ -284,7 +375,11 @@ def _read_text(file: Path) -> str:
 
 
 def _split(file: Path) -> tuple[dict[str, Any], str]:
-    found = re.match(r"---\n(.*?\n)---\n(.*)", _read_text(file), re.DOTALL)
+    return _split_text(_read_text(file), str(file))
+
+
+def _split_text(text: str, file: str) -> tuple[dict[str, Any], str]:
+    found = re.match(r"---\n(.*?\n)---\n(.*)", text, re.DOTALL)
     header = _parse(found[1]) if found else "none"
     if found is None or not isinstance(header, dict):
         raise FormatError(
@@ -338,17 +433,19 @@ def _problems(header: Mapping[str, Any], body: str) -> list[str]:
     problems = _field_problems(header, _HUB_FIELDS, "") + _field_problems(
         own, _OWN_FIELDS, "pointzoo."
     )
-    for key, value in (("library_name", LIBRARY), ("pipeline_tag", PIPELINE_TAG)):
-        if header.get(key) != value:
-            problems.append(f"{key} is not {value!r}")
+    if header.get("library_name") != LIBRARY:
+        problems.append(f"library_name is not {LIBRARY!r}")
+    if header.get("pipeline_tag") not in PIPELINE_TAGS:
+        problems.append(f"pipeline_tag is not {' or '.join(map(repr, PIPELINE_TAGS))}")
     if own.get("schema") != CARD_SCHEMA:
         problems.append(f"pointzoo.schema is not {CARD_SCHEMA}")
-    if not re.fullmatch(r"[0-9a-f]{7,40}", str(own.get("commit"))):
-        problems.append("pointzoo.commit is not 7 to 40 hexadecimal digits")
+    if not re.fullmatch(r"[0-9a-f]{7,40}|v\d+(\.\w+)+", str(own.get("commit"))):
+        problems.append("pointzoo.commit is not 7 to 40 hexadecimal digits, nor a release (v0.1.0)")
     problems += _entry_problems(
         "sources", own.get("sources"), ("name", "author", "license"), ("url",)
     )
     problems += _entry_problems("results", own.get("results"), ("name", "value", "command"), ())
+    problems += _fact_problems(own.get("facts"))
     title, summary = _title(body)
     if not title or not summary:
         problems.append("there is no title with a paragraph below it")
@@ -388,12 +485,28 @@ def _entry_problems(
     return problems
 
 
+def _fact_problems(facts: Any) -> list[str]:
+    if facts is None:
+        return []
+    kinds = {"parameters": int, "channels": list, "size": int, "sha256": str}
+    if not isinstance(facts, dict) or set(facts) != set(kinds):
+        return [f"pointzoo.facts does not hold {', '.join(kinds)}"]
+    return [
+        f"pointzoo.facts.{key} is not of type {kind.__name__}"
+        for key, kind in kinds.items()
+        if not isinstance(facts[key], kind)
+    ]
+
+
 def _config_problems(root: Path, card: Card) -> list[str]:
     try:
         config = json.loads(_read_text(root / "config.json"))
     except ValueError:  # FormatError, too, is one
         return ["there is no readable config.json beside the card"]
-    found = config.get("architecture") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    encoder = config.get("encoder")  # of a model
+    own = encoder if isinstance(encoder, dict) else config
+    found = own.get("architecture")
     if found != card.architecture:
         return [f"config.json holds the architecture {found!r}, the card {card.architecture!r}"]
     return []

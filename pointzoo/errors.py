@@ -7,6 +7,7 @@
     │   ├── CloudError                     a point cloud: shape, values, missing channels
     │   ├── FormatError                    a file: unknown, truncated, malformed
     │   ├── ConfigError                    a configuration or an argument
+    │   ├── HubError                       a repository: not there, not allowed, not what it says
     │   └── UnknownNameError (KeyError)    a name that is not in a registry
     ├── MissingExtraError (ImportError)    an optional package is not installed
     ├── WeightError (RuntimeError)         a weight is not what its card says
@@ -70,6 +71,10 @@ class ConfigError(InputError):
     """A configuration key or an argument is unknown or out of range."""
 
 
+class HubError(InputError):
+    """A repository on the Hub is not there, not allowed, not what it says, or out of reach."""
+
+
 class UnknownNameError(InputError, KeyError):
     """A name is not in a registry; the message lists the nearest ones."""
 
@@ -119,3 +124,7 @@ class CollapseError(TrainingError):
 
 class CheckFailedError(PointzooError, AssertionError):
     """An encoder broke a conformance check of :mod:`pointzoo.testing`."""
+
+
+class LicenseWarning(UserWarning):
+    """What was loaded may not be used for everything."""

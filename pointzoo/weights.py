@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pointzoo.batch import PointBatch
-from pointzoo.cards import CARD_FILE, Card, render_card
+from pointzoo.cards import CARD_FILE, Card, Facts, render_card
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.encoders.base import EncoderConfig, PointEncoder, normalize_coords
 from pointzoo.encoders.registry import ARCHITECTURES, build
@@ -106,11 +106,27 @@ def save_encoder(
     try:
         (staging / MODEL_FILE).write_bytes(data)
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (staging / CARD_FILE).write_text(render_card(card) if card else bare, encoding="utf-8")
+        text = render_card(dataclasses.replace(card, facts=facts(config, data))) if card else bare
+        (staging / CARD_FILE).write_text(text, encoding="utf-8")
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def facts(config: Mapping[str, Any], data: bytes) -> Facts:
+    """Return what a card says about the content ``data`` of a file of tensors.
+
+    Args:
+        config: What ``config.json`` says, for parameters and channels.
+        data: The whole file.
+    """
+    return Facts(
+        parameters=config["parameters"],
+        channels=tuple(channel["name"] for channel in config["channels"]),
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
 
 
 def load_folder(folder: str | os.PathLike[str], *, sha256: str | None = None) -> PointEncoder:

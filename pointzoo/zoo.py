@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from pointzoo.cards import Card, read_card
 from pointzoo.encoders.base import Capabilities, Channel, PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES, build
-from pointzoo.errors import ConfigError, FormatError, UnknownNameError
+from pointzoo.errors import ConfigError, FormatError, LicenseWarning, UnknownNameError
+from pointzoo.hub import HubName, cached, fetch, is_hub_name
 from pointzoo.weights import MODEL_FILE, build_described, load_folder, read_config, save_encoder
 
 __all__ = [
@@ -39,11 +41,15 @@ class Weight:
         name: ``architecture.recipe_corpus``; its folder in ``weights_cards`` has the same name.
         architecture: A registered architecture.
         sha256: Checksum of its ``model.safetensors``.
+        repo: Repository on the Hub, for a weight that is not bundled.
+        commit: The commit there, 40 hexadecimal digits.
     """
 
     name: str
     architecture: str
     sha256: str
+    repo: str = ""
+    commit: str = ""
 
 
 _TABLE: tuple[Weight, ...] = (
@@ -142,20 +148,25 @@ def load_encoder(
     """Load a pretrained encoder: float32, evaluation mode, verified.
 
     The sha256 of the tensors and the encoder's output on a bundled sample must be those that were
-    written down when the weight was made. Nothing is printed, nothing is fetched.
+    written down when the weight was made. Nothing is fetched but what is on the Hub and was not
+    fetched before. A weight that may not be used commercially says so, once in a process
+    (:class:`pointzoo.errors.LicenseWarning`).
 
     Args:
-        source: A registered name (:func:`list_encoders` with ``pretrained=True``), or a folder
-            written by :func:`save_encoder`. A name wins over a folder of the same name.
+        source: A registered name (:func:`list_encoders` with ``pretrained=True``), a folder
+            written by :func:`save_encoder`, or ``hf-hub:owner/repo@revision``. A name wins over a
+            folder of the same name.
         device: Where the encoder shall live.
 
     Raises:
-        UnknownNameError: ``source`` is neither; the message lists the nearest names.
+        UnknownNameError: ``source`` is none of these; the message lists the nearest names.
+        HubError: The repository is not there, not allowed, or the Hub cannot be reached.
         WeightError: The weight is damaged or not what its config or the registry says.
         ConfigError: There is no such device.
     """
-    folder, weight = _locate(source)
+    folder, weight = locate(source)
     encoder = load_folder(folder, sha256=weight.sha256 if weight else None)
+    warn_of_license(folder)
     try:
         return encoder.to(device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -213,26 +224,36 @@ def encoder_info(source: str | os.PathLike[str]) -> EncoderInfo:
     """Describe an architecture, a pretrained encoder, or a weight folder, without loading weights.
 
     Args:
-        source: A name of :func:`list_encoders`, or a folder.
+        source: A name of :func:`list_encoders`, a folder, or ``hf-hub:owner/repo@revision``, which
+            is fetched as by :func:`load_encoder`. A registered name is never fetched.
 
     Raises:
         UnknownNameError: There is no such name or folder.
+        HubError: See :func:`load_encoder`.
         WeightError: ``config.json`` of the folder is malformed.
     """
     if isinstance(source, str) and source in ARCHITECTURES:
         with torch.device("meta"):
             return _info(source, source, build(source), pretrained=False, commercial=True)
-    folder, weight = _locate(source)
+    if isinstance(source, str) and source in WEIGHTS and bundled(source) is None:
+        weight = WEIGHTS[source]
+        if cached(HubName(weight.repo, weight.commit)) is None:
+            with torch.device("meta"):
+                return _info(
+                    source, weight.architecture, build(weight.architecture), pretrained=True,
+                    commercial=None, runs_here=False, sha256=weight.sha256,
+                )  # fmt: skip
+    folder, entry = locate(source)
     config = read_config(folder)
-    card = _complete_card(folder)
+    card = complete_card(folder)
     return _info(
-        folder.name,
+        _name(source, folder, entry),
         config["architecture"],
         build_described(config),
         pretrained=True,
         runs_here=(folder / MODEL_FILE).is_file(),
         commercial=card.commercial if card else None,
-        sha256=weight.sha256 if weight else config["sha256"],
+        sha256=entry.sha256 if entry else config["sha256"],
         folder=folder,
         card=card,
     )
@@ -253,17 +274,55 @@ def _info(name: str, architecture: str, encoder: PointEncoder, **known: Any) -> 
     )
 
 
-def _complete_card(folder: Path) -> Card | None:
+def complete_card(folder: Path) -> Card | None:
+    """Return the card of a weight folder, or None if it has no complete one."""
     try:
         return read_card(folder)
     except FormatError:  # a weight of one's own needs no card; check_card says what is missing
         return None
 
 
-def _locate(source: str | os.PathLike[str]) -> tuple[Path, Weight | None]:
-    """Return the folder of a weight, and its entry in the registry if it has one."""
+_warned: set[str] = set()
+
+
+def warn_of_license(folder: Path) -> None:
+    """Say, once for each weight, that its licences do not all allow commercial use."""
+    card = complete_card(folder)
+    if card is not None and not card.commercial and card.name not in _warned:
+        _warned.add(card.name)
+        warnings.warn(
+            f"{card.name} is not for commercial use: code {card.code_license}, weights "
+            f"{card.license}, data {', '.join(card.data_licenses)}",
+            LicenseWarning,
+            stacklevel=3,
+        )
+
+
+def bundled(name: str) -> Path | None:
+    """Return the folder of a registered weight inside the package, or None if it is elsewhere."""
+    folder = weights_folder() / name
+    return None if WEIGHTS[name].repo and not folder.is_dir() else folder
+
+
+def _name(source: str | os.PathLike[str], folder: Path, entry: Weight | None) -> str:
+    """Return the name of a weight; one on the Hub is named with its commit."""
+    if is_hub_name(source):
+        return str(HubName(HubName.parse(source).repo, folder.name))
+    return entry.name if entry else folder.name
+
+
+def locate(source: str | os.PathLike[str]) -> tuple[Path, Weight | None]:
+    """Return the folder of a weight, fetched if need be, and its entry in the registry if any.
+
+    Raises:
+        UnknownNameError: There is no such name or folder.
+        HubError: It is on the Hub and cannot be had.
+    """
     if isinstance(source, str) and source in WEIGHTS:
-        return weights_folder() / source, WEIGHTS[source]
+        weight = WEIGHTS[source]
+        return bundled(source) or fetch(HubName(weight.repo, weight.commit)), weight
+    if is_hub_name(source):
+        return fetch(HubName.parse(source)), None
     if not isinstance(source, str | os.PathLike):
         raise ConfigError(
             expected="the name of an encoder or a folder",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from pointzoo.cli import benchmark, corpus, data, encoders, finetune, pretrain
+from pointzoo.cli import benchmark, corpus, data, encoders, finetune, hub, pretrain
 from pointzoo.cli.base import Main
 
 
@@ -31,5 +31,8 @@ for _command in (
     corpus.corpus,
     data.data,
     benchmark.benchmark,
+    hub.push,
+    hub.cache,
+    hub.card,
 ):
     main.add_command(_command)

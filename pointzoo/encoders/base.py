@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from pointzoo import features
 from pointzoo.batch import PointBatch
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import CloudError, ConfigError
+
+if TYPE_CHECKING:
+    from pointzoo.sharing import Push
 
 ConfigT = TypeVar("ConfigT", bound="EncoderConfig")
 
@@ -324,6 +327,17 @@ class PointEncoder(nn.Module, ABC):
     def extract(self, source: Any, **options: Any) -> Any:
         """Compute features of one cloud or several; see :func:`pointzoo.features.extract`."""
         return features.extract(self, source, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Push:
+        """Put the encoder on the Hub; see :func:`pointzoo.sharing.push_encoder`.
+
+        Args:
+            repo_id: ``owner/name``.
+            options: ``card`` and the others of :func:`pointzoo.sharing.push_encoder`.
+        """
+        from pointzoo.sharing import push_encoder
+
+        return push_encoder(self, repo_id, **options)
 
 
 def normalize_coords(coords: FloatArray, normalize: Normalize) -> FloatArray:

@@ -142,7 +142,9 @@ class Model:
             ConfigError: There are no labels, they are out of range, or a class is unknown.
             FormatError: A file cannot be read.
         """
-        part = data if isinstance(data, PointDataset) else _part(Path(data), split)
+        part = data
+        if not isinstance(part, PointDataset):
+            part = _part(Path(part), split, objects=not self.task.crops)
         if not isinstance(self.task, Part):  # there the classes of a data set are categories
             part = with_classes(part, self.class_names)
         with evaluating(self.network):
@@ -278,16 +280,16 @@ def _empty(
     return network
 
 
-def _part(path: Path, split: str | None) -> PointDataset:
+def _part(path: Path, split: str | None, *, objects: bool) -> PointDataset:
     if split is not None:
-        return open_dataset(path, split)  # type: ignore[arg-type]  # it refuses other words
-    found = validation_part(path)
+        return open_dataset(path, split, objects=objects)  # type: ignore[arg-type]  # others refused
+    found = validation_part(path, objects=objects)
     if found is not None:
         return found
     try:
-        return open_dataset(path, "test")
+        return open_dataset(path, "test", objects=objects)
     except ConfigError:
-        return open_dataset(path)
+        return open_dataset(path, objects=objects)
 
 
 def _readme(model: Model) -> str:

@@ -1,11 +1,12 @@
 """The model folder: written so that it is whole or not there, read strictly.
 
-A folder holds ``config.json``, the tensors in ``model.<first digits of their sha256>.safetensors``,
-and ``README.md``. ``config.json`` is replaced last and in one step: it names the tensor file and
-its sha256, and the tensor file holds the sha256 of the rest of ``config.json``, so that either both
-are of one model or the folder is refused. A linear head, a decoder and LoRA store what they add;
-their encoder is named, with its commit and sha256. Everything is stored in full precision, so that
-a model that was loaded predicts what the saved one did, bit for bit.
+A folder holds ``config.json``, the tensors in ``model.<first digits of their sha256>.safetensors``
+(on the Hub ``model.safetensors``), and ``README.md``. ``config.json`` is replaced last and in one
+step: it names the tensor file and its sha256, and the tensor file holds the sha256 of the rest of
+``config.json``, so that either both are of one model or the folder is refused. A linear head, a
+decoder and LoRA store what they add; their encoder is named, with its commit and sha256. Everything
+is stored in full precision, so that a model that was loaded predicts what the saved one did, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SCHEMA = 1
 KIND = "pointzoo model"
 CONFIG_FILE = "config.json"
 README_FILE = "README.md"
+PUBLISHED = "model.safetensors"
+"""Name of the tensors in a folder for the Hub, where a commit replaces all files at once."""
 _TENSORS = "model.*.safetensors"
 _KEYS = {
     "task": dict,
@@ -44,7 +47,12 @@ _KEYS = {
 
 
 def write_model(
-    folder: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], readme: str
+    folder: Path,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    readme: str,
+    *,
+    published: bool = False,
 ) -> Path:
     """Write a model folder; an older model there is replaced, other files stay.
 
@@ -53,6 +61,7 @@ def write_model(
         facts: Everything in ``config.json`` but the checksums.
         tensors: On any device.
         readme: Text of ``README.md``.
+        published: Call the tensors :data:`PUBLISHED`. Such a folder cannot be replaced in one step.
 
     Raises:
         ConfigError: The folder is a file, or holds other things but no run and no model.
@@ -70,12 +79,12 @@ def write_model(
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(stored, metadata={"config": _digest(plain)})
     sha256 = hashlib.sha256(data).hexdigest()
+    name = PUBLISHED if published else f"model.{sha256[:12]}.safetensors"
     files = {
-        f"model.{sha256[:12]}.safetensors": data,
+        name: data,
         README_FILE: readme.encode(),
-        CONFIG_FILE: _rendered({**plain, "tensors": f"model.{sha256[:12]}.safetensors",
-                                "sha256": sha256}),
-    }  # fmt: skip
+        CONFIG_FILE: _rendered({**plain, "tensors": name, "sha256": sha256}),
+    }
     try:
         if folder.is_dir():
             _replace_files(folder, files)
@@ -183,7 +192,7 @@ def _replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-    for old in folder.glob(_TENSORS):
+    for old in (*folder.glob(_TENSORS), *folder.glob(PUBLISHED)):
         if old.name not in files:
             old.unlink()
 
