@@ -22,6 +22,7 @@ from pointzoo.data import (
 )
 from pointzoo.data.scene_classes import S3DIS13, SCANNET20
 from pointzoo.errors import ConfigError, FormatError
+from pointzoo.zoo import create_encoder
 
 VALUES = np.array([0, 2, 2, 7, 0])
 
@@ -339,6 +340,19 @@ def test_objects_and_scenes_are_told_apart(tmp_path):
     put(tmp_path / "beside" / "area" / "a.ply")
     np.save(tmp_path / "beside" / "area" / "a.labels.npy", VALUES)
     assert isinstance(open_dataset(tmp_path / "beside"), FolderDataset)
+
+
+def test_segmentation_takes_no_folder_of_a_room_for_a_class(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split / "room1" / "a.ply", VALUES)
+        put(tmp_path / split / "room2" / "b.ply", VALUES)
+    encoder = create_encoder("sparseunet_test")
+    settings = {"max_steps": 1, "statistics": 1, "augmentation": "none"}
+    model = pz.finetune(encoder, tmp_path, task="segmentation", method="full", **settings)
+    assert model.class_names == ("0", "2", "7")
+    assert model.evaluate(tmp_path).class_names == ("0", "2", "7")
+    objects = pz.finetune(encoder, tmp_path, task="classification", method="full", **settings)
+    assert objects.class_names == ("room1", "room2")
 
 
 def test_nothing_to_open(tmp_path):

@@ -100,7 +100,9 @@ def finetune(
     config, options = build_config(kind, method, preset, settings)
     network, source = resolve_encoder(encoder, seed=seed)
     config = settled(config, pretrained=source.kind != "embedded")
-    train_set, validation = split(data, share=config.validation_share, seed=seed)
+    train_set, validation = split(
+        data, share=config.validation_share, seed=seed, objects=not kind.crops
+    )
     job = _Job(
         kind.from_data(train_set, options), config, network, source, train_set, validation, seed
     )

@@ -85,7 +85,9 @@ class Subset:
         return self.whole[int(self.rows[index])]
 
 
-def split(data: Data, *, share: float, seed: int) -> tuple[PointDataset, PointDataset | None]:
+def split(
+    data: Data, *, share: float, seed: int, objects: bool | None = None
+) -> tuple[PointDataset, PointDataset | None]:
     """Return the training set, and the validation set if there is one.
 
     A path is opened by :func:`pointzoo.data.open_dataset`. Where it has a part that is really named
@@ -97,6 +99,8 @@ def split(data: Data, *, share: float, seed: int) -> tuple[PointDataset, PointDa
         data: See :data:`Data`.
         share: 0 for no validation.
         seed: Of the choice.
+        objects: Whether a folder holds objects sorted by class, not scenes with labels of points;
+            None: as :func:`pointzoo.data.open_dataset` guesses.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
@@ -108,7 +112,7 @@ def split(data: Data, *, share: float, seed: int) -> tuple[PointDataset, PointDa
     if isinstance(data, tuple):
         train, validation = data
     elif isinstance(data, str | os.PathLike):
-        train, validation = _open(Path(data))
+        train, validation = _open(Path(data), objects)
         if validation is None:
             train, validation = _held_out(train, share, seed)
     else:
@@ -127,22 +131,22 @@ def split(data: Data, *, share: float, seed: int) -> tuple[PointDataset, PointDa
     return train, validation
 
 
-def _open(path: Path) -> tuple[PointDataset, PointDataset | None]:
+def _open(path: Path, objects: bool | None) -> tuple[PointDataset, PointDataset | None]:
     try:
-        train = open_dataset(path, "train")
+        train = open_dataset(path, "train", objects=objects)
     except ConfigError:  # no parts
-        return open_dataset(path), None
-    return train, validation_part(path)
+        return open_dataset(path, objects=objects), None
+    return train, validation_part(path, objects=objects)
 
 
-def validation_part(path: Path) -> PointDataset | None:
+def validation_part(path: Path, *, objects: bool | None = None) -> PointDataset | None:
     """Return the part of a data set that is really named val (valid, validation), if it has one.
 
     Raises:
         FormatError: The layout is unknown.
     """
     try:
-        found = open_dataset(path, "val")
+        found = open_dataset(path, "val", objects=objects)
     except ConfigError:
         return None
     return found if _is_validation(found) else None
