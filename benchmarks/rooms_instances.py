@@ -83,6 +83,8 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
         "max_steps": given.steps,
         "crop_points": given.crop_points,
         "learning_rate": given.learning_rate,
+        "encoder_rate": given.encoder_rate,
+        "class_weights": given.class_weights,
         "radius": given.radius,
         "score": given.score,
     }
@@ -180,7 +182,9 @@ def main() -> None:
     parser.add_argument("--test-rooms", type=int, help="At most so many.")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--crop-points", type=int, default=20_000)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--encoder-rate", type=float, default=1.0)
+    parser.add_argument("--class-weights", default="sqrt_inverse", help="or none")
     parser.add_argument("--radius", type=float, default=0.05)
     parser.add_argument("--score", default="probability", help="probability or learned")
     parser.add_argument("--minutes-cap", type=float, default=float("inf"))
