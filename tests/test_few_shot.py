@@ -140,13 +140,25 @@ def test_next_points_are_new_and_spread_and_help(encoder: pz.PointEncoder):
 @given(st.integers(2, 5), st.integers(0, 3), st.sampled_from(["ridge", "prototype"]))
 def test_any_handful_gives_finite_answers(each: int, seed: int, method: str):
     rng = np.random.default_rng(seed)
-    space = module._Space.of(np.c_[rng.normal(size=(40, 3)), np.ones(40)].astype(np.float32))
+    space = module._Space.of(
+        np.c_[rng.normal(size=(40, 3)), np.ones(40)].astype(np.float32), (3, 1)
+    )
     labels = np.arange(3 * each) % 3
     solver = module._ridge if method == "ridge" else module._prototype
     solved = solver(space.features[: 3 * each].astype(np.float64), labels, np.bincount(labels))
     assert np.isfinite(solved.weight).all()
     assert np.isfinite(solved.bias).all()
-    assert np.linalg.eigvalsh(solved.inverse).min() > 0
+    apart = space.features[: 3 * each] - solved.center
+    inverse = (
+        np.linalg.inv(
+            solved.axes.T @ np.diag(solved.shrunk / (1 - solved.shrunk)) @ solved.axes + np.eye(4)
+        )
+        / solved.penalty
+    )
+    brute = apart @ inverse @ apart.T
+    np.testing.assert_allclose(solved.shared(space.features[: 3 * each]), brute, atol=1e-3)
+    leverage = solved.leverage(space.features[: 3 * each])
+    np.testing.assert_allclose(leverage, np.diagonal(brute), atol=1e-3)
 
 
 @pytest.mark.parametrize(

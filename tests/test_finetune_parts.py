@@ -126,7 +126,9 @@ def test_a_decoder_reads_the_voxels_of_all_levels():
             key = (int(batch.batch_index[point]), *(places[point] // level.stride).tolist())
             assert torch.allclose(rows[point, start : start + width], table[key])
         start += width
-    assert start == rows.shape[1]
+    inputs = geometry.mean(batch.features)[geometry.voxel]  # and what the encoder read there
+    assert torch.equal(rows[:, start:], inputs)
+    assert rows.shape[1] == start + 6 == sum(network.widths)
 
 
 def test_a_decoder_without_levels_reads_the_scene_too():
@@ -134,7 +136,7 @@ def test_a_decoder_without_levels_reads_the_scene_too():
     network = Network(encoder, TASK, reads="levels", hidden=4)
     batch = make_batch(encoder, make_room(0, 50), make_room(1, 60))
     rows = network.encode(batch).rows()
-    assert rows.shape == (110, encoder.out_channels + encoder.scene_channels)
+    assert rows.shape == (110, sum(network.widths))
 
 
 def test_a_network_gone_astray_is_said_so():

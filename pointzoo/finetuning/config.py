@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pointzoo.errors import ConfigError, UnknownNameError
+from pointzoo.finetuning.network import Reads
 from pointzoo.finetuning.task import Task, TaskOptions
 from pointzoo.settings import override
 from pointzoo.tasks.recipes import get_recipe
@@ -24,6 +25,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "method": tuple(METHODS),
     "optimizer": ("adamw", "sgd"),
+    "reads": ("point", "levels"),
     "schedule": ("cosine", "one_cycle", "poly", "constant"),
 }
 
@@ -67,6 +69,8 @@ class FinetuneConfig:
         statistics: Batches whose batch statistics are averaged before a ``full`` model is judged or
             saved: those followed while training lag behind after some hundred steps.
         rank: Of the additions of ``lora``.
+        reads: What the head of ``linear``, ``lora`` and ``full`` gets of each point, see
+            :data:`pointzoo.finetuning.network.Reads`; that of ``decoder`` gets ``levels``.
         hidden: Width of the hidden layer of ``decoder``.
         probe_first: Whether ``lora`` and ``full`` start with the head that ``linear`` would fit, so
             that the first steps do not spoil the features (A. Kumar et al., "Fine-tuning can
@@ -107,6 +111,7 @@ class FinetuneConfig:
     amp: bool | None = None
     statistics: int = 8
     rank: int = 8
+    reads: Reads = "point"
     hidden: int = 256
     probe_first: bool | None = None
     penalty: float = 1e-3

@@ -1,10 +1,11 @@
 """A head from a handful of labelled points, in closed form, and where the next label helps most.
 
-Ridge regression of the one-hot labels on frozen features, standardised over the whole cloud; the
-penalty and the temperature of the softmax are those under which every labelled point is explained
-best by the others (leave one out, in closed form). Or the nearest class mean of the labelled points
-(J. Snell et al., "Prototypical networks for few-shot learning", NeurIPS 2017, section 2.3), its
-temperature found likewise.
+Ridge regression of the one-hot labels on all that a frozen encoder has about a point: the features
+of every level and what it read (:data:`pointzoo.finetuning.network.Reads`), standardised over the
+whole cloud, every block of the same weight. The penalty and the temperature of the softmax are
+those under which every labelled point is explained best by the others (leave one out, in closed
+form). Or the nearest class mean of the labelled points (J. Snell et al., "Prototypical networks for
+few-shot learning", NeurIPS 2017, section 2.3), its temperature found likewise.
 
 Shape legend: N points, n labelled ones, C channels, K classes.
 """
@@ -111,8 +112,7 @@ class FewShot:
         free = np.setdiff1d(np.arange(len(self.cloud)), self.points)
         steps = np.linspace(0, len(free) - 1, min(len(free), _CANDIDATES)).astype(np.int64)
         rows = np.unique(free[steps])
-        features = self._space.features[rows] - self._solution.center.astype(np.float32)
-        shared = features @ self._solution.inverse.astype(np.float32) @ features.T  # (n, n)
+        shared = self._solution.shared(self._space.features[rows])
         doubt = 1.0 - _margin(self.probabilities[rows])
         chosen: list[int] = []
         for _ in range(min(count, len(rows))):
@@ -182,9 +182,10 @@ def few_shot(
     names = tuple(classes) if classes is not None else _names(given)
     numbers = _numbers(given, names, len(rows))
     network, source = resolve_encoder(encoder, seed=0, storable=False)
-    features = network.extract(ready).point
-    base = Model(Network(network, Segmentation(names)), method, source)
-    return _fit(base, ready, _Space.of(features), rows, numbers)
+    with torch.random.fork_rng(devices=[]):
+        base = Model(Network(network, Segmentation(names), reads="levels").eval(), method, source)
+    space = _Space.of(base.network.features(ready), base.network.widths)
+    return _fit(base, ready, space, rows, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,20 +197,47 @@ class _Space:
     scale: FloatArray
 
     @classmethod
-    def of(cls, features: FloatArray) -> _Space:
-        mean, scale = features.mean(axis=0), features.std(axis=0)
-        scale = np.where(scale > 1e-6 * scale.max(), scale, np.float32(1.0))  # a constant channel
+    def of(cls, features: FloatArray, widths: Sequence[int]) -> _Space:
+        """Standardise; the variance of every block is the same, and C in all."""
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        constant = deviation <= 1e-6 * deviation.max()
+        share = np.repeat(np.sqrt(np.array(widths) * len(widths) / sum(widths)), widths)
+        scale = (np.where(constant, 1.0, deviation) * share).astype(np.float32)
         return cls((features - mean) / scale, mean, scale)
 
 
 @dataclass(frozen=True, eq=False)
 class _Solution:
-    """Logits are ``x @ weight + bias``; leverage is that of ``x - center`` under ``inverse``."""
+    """Logits ``x @ weight + bias``, and the covariance of the regression.
+
+    The inverse of (known - center)^T (known - center) + penalty is identity over penalty but along
+    the few ``axes`` (n, C) that the labelled points span, where it has ``shrunk`` (n,) less.
+    """
 
     weight: FloatArray
     bias: FloatArray
     center: FloatArray
-    inverse: FloatArray
+    axes: FloatArray
+    shrunk: FloatArray
+    penalty: float
+
+    def leverage(self, features: FloatArray) -> FloatArray:
+        """Return (N,) for features (N, C), without a copy of them."""
+        along = (features @ self.axes.T.astype(np.float32)) - (self.axes @ self.center)
+        apart = np.einsum("nc,nc->n", features, features) - 2 * (
+            features @ self.center.astype(np.float32)
+        )
+        apart = apart + float(self.center @ self.center)
+        found: FloatArray = (apart - along**2 @ self.shrunk) / self.penalty
+        return np.maximum(found, 0.0)
+
+    def shared(self, features: FloatArray) -> FloatArray:
+        """Return the covariance (n, n) between features (n, C)."""
+        apart = (features - self.center).astype(np.float32)
+        along = apart @ self.axes.T.astype(np.float32)
+        shrunk = along * self.shrunk.astype(np.float32)
+        found: FloatArray = (apart @ apart.T - shrunk @ along.T) / np.float32(self.penalty)
+        return found
 
 
 def _fit(
@@ -227,14 +255,12 @@ def _fit(
         )
     solved = (_ridge if base.method == "ridge" else _prototype)(known, labels, counts)
     with torch.random.fork_rng(devices=[]):
-        network = Network(base.network.encoder, base.task)
+        network = Network(base.network.encoder, base.task, reads=base.network.reads)
     parts = (space.mean, space.scale, solved.weight, solved.bias)
     set_head(network, LinearProbe(*(torch.from_numpy(v.astype(np.float32)) for v in parts)))
     logits = space.features @ solved.weight.astype(np.float32) + solved.bias.astype(np.float32)
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
-    apart = space.features - solved.center.astype(np.float32)
-    leverage = ((apart @ solved.inverse.astype(np.float32)) * apart).sum(axis=1)
-    sure = _margin(probabilities) / (1.0 + np.maximum(leverage, 0.0))
+    sure = _margin(probabilities) / (1.0 + solved.leverage(space.features))
     return FewShot(
         model=dataclasses.replace(base, network=network.eval().requires_grad_(False)),
         cloud=cloud,
@@ -275,9 +301,9 @@ def _ridge(known: FloatArray, labels: IntArray, counts: IntArray) -> _Solution:
     penalty = min(_PENALTIES.tolist(), key=error) if repeated.any() else _PENALTY
     temperature = _temperature(left_out(penalty), labels, weights, repeated, _TEMPERATURE)
     solved = right.T @ ((sizes / (sizes**2 + penalty))[:, None] * along)  # (C, K)
-    inverse = _inverse(root * (known - center), penalty)
     bias = middle - center @ solved
-    return _Solution(solved / temperature, bias / temperature, center, inverse)
+    shrunk = sizes**2 / (sizes**2 + penalty)
+    return _Solution(solved / temperature, bias / temperature, center, right, shrunk, penalty)
 
 
 def _prototype(known: FloatArray, labels: IntArray, counts: IntArray) -> _Solution:
@@ -297,8 +323,9 @@ def _prototype(known: FloatArray, labels: IntArray, counts: IntArray) -> _Soluti
     bias = -(means**2).mean(axis=1) / 2
     bias = np.where(counts > 0, bias, bias.min() - 1e3 * temperature)
     center = means[counts > 0].mean(axis=0)
-    inverse = _inverse(known - center, float(channels))
-    return _Solution(means.T / channels / temperature, bias / temperature, center, inverse)
+    _, sizes, right = np.linalg.svd(known - center, full_matrices=False)
+    shrunk, weight = sizes**2 / (sizes**2 + channels), means.T / channels / temperature
+    return _Solution(weight, bias / temperature, center, right, shrunk, float(channels))
 
 
 def _closeness(known: FloatArray, means: FloatArray) -> FloatArray:
@@ -326,11 +353,6 @@ def _temperature(
 
     best: float = min(_TEMPERATURES.tolist(), key=surprise)
     return best
-
-
-def _inverse(known: FloatArray, penalty: float) -> FloatArray:
-    inverse: FloatArray = np.linalg.inv(known.T @ known + penalty * np.eye(known.shape[1]))
-    return inverse
 
 
 def _margin(probabilities: FloatArray) -> FloatArray:

@@ -100,10 +100,11 @@ def _features(
 ) -> tuple[Tensor, Tensor]:
     """Return features (R, C) and labels (R,) of a cloud."""
     cloud: PointCloud = item.cloud
-    features = extract(network.encoder, cloud)
     if not network.task.reads_points:
-        return torch.from_numpy(features.scene)[None], torch.tensor([item.label])
+        scene = extract(network.encoder, cloud).scene
+        return torch.from_numpy(scene)[None], torch.tensor([item.label])
+    features = torch.from_numpy(network.features(cloud))
     labels = point_labels(item, len(network.task.class_names))
     known = np.flatnonzero(labels.numpy() >= 0)
     chosen = torch.from_numpy(generator.permutation(known)[:points])
-    return torch.from_numpy(features.point)[chosen], labels[chosen]
+    return features[chosen], labels[chosen]

@@ -52,7 +52,10 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = Network(
-            encoder, task, reads="levels" if decoder else "point", hidden=config.hidden * decoder
+            encoder,
+            task,
+            reads="levels" if decoder else config.reads,
+            hidden=config.hidden * decoder,
         )
         encoder.requires_grad_(config.method == "full")
         if config.method == "lora":

@@ -29,9 +29,9 @@ from pointzoo.tiling import compute_tiles, whole_points
 from pointzoo.weights import sample_cloud
 
 Reads = Literal["point", "levels"]
-"""What a head gets of each point: the encoder's point feature; or everything there is about it,
-which is the features of its voxels at all levels side by side, and where an encoder has no levels
-the point feature beside the scene feature."""
+"""What a head gets of each point. ``point``: the encoder's point feature. ``levels``: all there is
+about it side by side, in blocks: the features of its voxels at every level (where an encoder has no
+levels the point feature and the scene feature), and what the encoder read there."""
 
 
 class Network(nn.Module):
@@ -42,6 +42,7 @@ class Network(nn.Module):
         head: What the task built.
         task: The task.
         reads: See :data:`Reads`.
+        widths: Columns of each block of a point's row.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Network(nn.Module):
         """
         super().__init__()
         self.encoder, self.task, self.reads = encoder, task, reads
-        self.head = task.build_head(self._point_channels(), encoder.scene_channels, hidden=hidden)
+        self.widths = self._block_widths()
+        self.head = task.build_head(sum(self.widths), encoder.scene_channels, hidden=hidden)
         self.head.to(self.device)
 
     @property
@@ -70,15 +72,18 @@ class Network(nn.Module):
         """Whether heads read levels of voxels."""
         return self.reads == "levels" and self.encoder.capabilities.levels
 
-    def _point_channels(self) -> int:
-        if not self.task.reads_points or self.reads == "point":
-            return self.encoder.out_channels
-        if not self.has_levels:
-            return self.encoder.out_channels + self.encoder.scene_channels
-        with evaluating(self.encoder), torch.no_grad():
-            coords, channels = self.encoder.preprocess(sample_cloud())
-            output = self.encoder(PointBatch.collate([coords], [channels]).to(self.device))
-        return sum(level.features.shape[1] for level in output.levels)
+    def _block_widths(self) -> tuple[int, ...]:
+        """Return the widths of the blocks that a point's row consists of."""
+        encoder = self.encoder
+        if self.reads == "point" or not self.task.reads_points:
+            return (encoder.out_channels,)
+        if self.has_levels:
+            with evaluating(encoder), torch.no_grad():
+                output = encoder(self.batch([sample_cloud()]), points=False)
+            found = [level.features.shape[1] for level in output.levels]
+        else:
+            found = [encoder.out_channels, encoder.scene_channels]
+        return (*found, *[3] * (encoder.feature_channels // 3))
 
     def forward(self, batch: PointBatch) -> Any:
         """Return the head's output for a batch."""
@@ -103,12 +108,30 @@ class Network(nn.Module):
         if self.reads == "point":
             return output.point
         if not self.has_levels:
-            return torch.cat([output.point, output.scene[batch.batch_index]], dim=1)
+            scene = output.scene[batch.batch_index]
+            return torch.cat([output.point, scene, batch.features.to(scene.dtype)], dim=1)
         assert isinstance(geometry, VoxelGeometry), "an encoder with levels works on voxels"
+        assert isinstance(self.encoder, SparseUNet), "the one with levels"
         finest = output.levels[0]
+        inputs = geometry.mean(self.encoder.network_input(batch.features))
         levels = [(level.stride, level.features) for level in output.levels]
-        rows = beside(finest.grid_coords, finest.offsets, levels)
+        rows = beside(finest.grid_coords, finest.offsets, [*levels, (1, inputs)])
         return geometry.at_points(rows)
+
+    def features(self, cloud: PointCloud) -> FloatArray:
+        """Return what the head reads of every point of a cloud as read, in tiles where it is large.
+
+        Args:
+            cloud: N points, at least one, finite.
+
+        Returns:
+            (N, C) float32.
+
+        Raises:
+            CloudError: The cloud cannot be used.
+            WeightError: The encoder gives NaN or infinite features.
+        """
+        return self._per_point(cloud, _Rows(), tiles=True)
 
     def rows(self, cloud: PointCloud) -> FloatArray:
         """Return the head's output for every point of a cloud as read, in tiles where it is large.
@@ -125,11 +148,14 @@ class Network(nn.Module):
             CloudError: The cloud cannot be used.
             WeightError: The network gives NaN or infinite values.
         """
+        return self._per_point(cloud, self.head, tiles=self.task.per_point)
+
+    def _per_point(self, cloud: PointCloud, head: nn.Module, *, tiles: bool) -> FloatArray:
         limit = whole_points(self.encoder)
         with evaluating(self), torch.inference_mode():
-            if limit is not None and len(cloud) > limit and self.task.per_point:
-                return self._tiles(cloud)
-            output: Tensor = self(self.batch([cloud]))
+            if limit is not None and len(cloud) > limit and tiles:
+                return self._tiles(cloud, head)
+            output: Tensor = head(self.encode(self.batch([cloud])))
         return _finite(output.float().cpu().numpy())
 
     def batch(self, clouds: Sequence[PointCloud]) -> PointBatch:
@@ -137,20 +163,28 @@ class Network(nn.Module):
         coords, channels = zip(*map(self.encoder.preprocess, clouds), strict=True)
         return PointBatch.collate(coords, channels).to(self.device)
 
-    def _tiles(self, cloud: PointCloud) -> FloatArray:
+    def _tiles(self, cloud: PointCloud, head: nn.Module) -> FloatArray:
         chunks = CloudChunks(cloud.replace(labels=None, fields={}))
-        scan = compute_tiles(_Tiled(self), chunks)
+        scan = compute_tiles(_Tiled(self, head), chunks)
         parts = [scan.rows(chunk.coords) for chunk in chunks]
         return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+class _Rows(nn.Module):
+    """A head that gives what it reads."""
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Return the rows (N, C)."""
+        return encoded.rows()
 
 
 class _Tiled(nn.Module):
     """The network as :mod:`pointzoo.tiling` sees an encoder: voxels in, head's output out."""
 
-    def __init__(self, network: Network) -> None:
-        """Keep the network and look at the width of its output."""
+    def __init__(self, network: Network, head: nn.Module) -> None:
+        """Keep the network and look at the width of the head's output."""
         super().__init__()
-        self.network = network
+        self.network, self.head = network, head
         encoder = network.encoder
         assert isinstance(encoder, SparseUNet), "the encoder that declares tiles"
         self.encoder = encoder
@@ -158,7 +192,8 @@ class _Tiled(nn.Module):
         self.grid_size, self.stride = encoder.grid_size, encoder.stride
         self.receptive_field = encoder.receptive_field
         self.point_channels = encoder.point_channels
-        self.out_channels = int(network(network.batch([sample_cloud()])).shape[1])
+        sample = network.encode(network.batch([sample_cloud()]))
+        self.out_channels = int(head(sample).shape[1])
 
     def forward_voxels(self, grid_coords: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         """Return the head's output (M, R) of each voxel."""
@@ -166,10 +201,12 @@ class _Tiled(nn.Module):
         grid, finest = levels[0]
         if self.network.has_levels:
             stacked = [(2**s, rows) for s, (_, rows) in enumerate(levels)]
-            finest = beside(_from_zero(grid, self.stride), grid.offsets, stacked)
+            inputs = torch.empty_like(features)
+            inputs[place] = features  # as the finest level is sorted
+            finest = beside(_from_zero(grid, self.stride), grid.offsets, [*stacked, (1, inputs)])
         batch = PointBatch(grid_coords.float(), features, offsets)
         scene = finest.new_zeros(len(offsets), self.encoder.scene_channels)
-        output: Tensor = self.network.head(Encoded(batch, finest.index_select(0, place), scene))
+        output: Tensor = self.head(Encoded(batch, finest.index_select(0, place), scene))
         return output
 
 
