@@ -56,7 +56,7 @@ _TABLE: tuple[Weight, ...] = (
     Weight(
         "sparseunet14.msc_rooms",
         "sparseunet14",
-        "3c7033a25ab80127eb4e3f7bbaa286eb2db252d9de6055d989c76d4397dca6ac",
+        "e2c1f201daf4aaadfdc5cf5f21b9330e13bd110305e1ee0a3c8322c18eede06e",
     ),
     Weight(
         "vit3d_tiny.dcglr_shapes",

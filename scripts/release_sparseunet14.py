@@ -135,8 +135,8 @@ def _spread(values: list[float]) -> str:
 
 def _limitations(manifest: RoomsManifest, scenes: int) -> str:
     rooms = sum(room.split == "train" for room in manifest.rooms)
-    return f"""- It is a first, weak weight. A linear layer on its features tells classes apart
-  better than one on random features, and still badly; some figures above are of one seed.
+    return f"""- It is a small network after a short run. A linear layer on its features tells classes apart much
+  better than one on random features, and is still wrong about most small or rare things.
 - It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
   real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
   weight with `--encoder {NAME}`).
@@ -161,9 +161,9 @@ same network with random weights:
 
 ![principal components](components.png)
 
-Most of what varies is how high a point lies and how far from corners and edges of the walls; the
-pieces of furniture differ less. That is the shortcut which geometry offers to contrast within a
-scene, and a longer run on more varied rooms is needed to get past it.
+The first three components still say mostly how high a point lies on a wall, the shortcut which
+geometry offers to contrast within a scene. Armchairs stand out; most of what tells furniture apart
+lies in further components, as the linear probe says.
 
 The run:
 
@@ -171,10 +171,8 @@ The run:
 
 ## To repeat it
 
-The command under "Trained on" builds the rooms again, byte for byte. The run was stopped and
-resumed twice: up to step 439 its schedule was that of a run of 2,000 steps, up to step 988 that of
-1,500. Another processor, number of threads or version of PyTorch rounds otherwise, so that the
-weights will not be equal, only as good.
+The command under "Trained on" builds the rooms again, byte for byte. Another processor, number of
+threads or version of PyTorch rounds otherwise, so that the weights will not be equal, only as good.
 
 ## Authors of the furniture
 
