@@ -128,6 +128,10 @@ def test_scannet(scannet, weights, name):
     assert all(0.0 <= figure <= 1.0 for figure in figures(result))
     assert len(result["cells"][0]["score"]["class_names"]) in (20, 200)
     assert result["cells"][0]["encoder"] == "sparseunet_test"
+    values = result["cells"][0]["score"]["values"]
+    if "miou" in values:  # 8 of the classes occur
+        classes = len(result["cells"][0]["score"]["class_names"])
+        assert values["miou over all"] == pytest.approx(values["miou"] * 8 / classes)
 
 
 def put_s3dis(root: Path) -> Path:
@@ -184,7 +188,10 @@ def test_modelnet40_svm(tmp_path, weights):
     result = run("modelnet40-svm", root, weights["vit3d_test"], **options)
     assert len(result["cells"]) == 2 * 2
     assert {cell["method"] for cell in result["cells"]} == {"svm"}
+    assert "accuracy of all features" in result["cells"][0]["score"]["values"]
     assert [row["seeds"] for row in summarise(result)] == [2] * 2
+    other = run("modelnet40-svm", root, "dgcnn_test", variants=["1024 points"])
+    assert list(other["cells"][0]["score"]["values"]) == ["accuracy", "class accuracy"]
 
 
 def put_hdf5(path: Path, count: int) -> None:
@@ -431,7 +438,7 @@ def test_the_command(scannet, weights, tmp_path):
     ]
     result = CliRunner().invoke(main, [*words, "--init", "scratch", "--epochs", "1"])
     assert result.exit_code == 0, result.output
-    assert "scannet-semseg scratch full seed 0: miou" in result.stderr
+    assert "scannet-semseg scratch full seed 0: miou over all" in result.stderr
     assert "scratch 72.2, PointContrast 74.1, CSC 73.8, MSC 75.5" in result.stdout
     assert json.loads(out.read_text())["protocol"] == "scannet-semseg"
     assert CliRunner().invoke(main, words[:2]).exit_code == 2

@@ -11,7 +11,7 @@ import platform
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,19 @@ import numpy as np
 import torch
 
 from pointzoo import zoo
+from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.data import PointDataset, open_dataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES
+from pointzoo.encoders.vit3d import ViT3D
 from pointzoo.errors import ConfigError, FormatError
 from pointzoo.finetuning.api import finetune
 from pointzoo.finetuning.data import Subset
 from pointzoo.finetuning.task import Score
 from pointzoo.io.files import parsing, replacing
-from pointzoo.protocols.table import PROBE, Protocol, get_protocol
+from pointzoo.protocols.table import ALL_CLASSES, PROBE, Protocol, get_protocol
 from pointzoo.protocols.views import evaluate_views, get_views
-from pointzoo.tasks.probe import probe
+from pointzoo.tasks.probe import Subject, probe, scene_features
 
 INITS = ("scratch", "pretrained")
 Cell = dict[str, Any]
@@ -262,9 +264,21 @@ def _probe(
     progress: bool,
 ) -> tuple[Score, dict[str, Any]]:
     points = int(variant.partition(" ")[0])
-    found = probe(network, train, test=test, seeds=(seed,), points=points, progress=progress)[0]
+    options: dict[str, Any] = {"test": test, "seeds": (seed,), "points": points}
+    kept: list[FloatArray] = []
+
+    def describe(clouds: Iterable[PointCloud], _: int) -> FloatArray:
+        kept.append(scene_features(network, clouds))
+        return kept[0]
+
+    found = probe(Subject("all", describe), train, progress=progress, **options)[0]
     values = {"accuracy": found.mean, "class accuracy": found.class_accuracy}
-    score = Score("accuracy", values, {}, found.class_names, found.confusion)
+    if isinstance(network, ViT3D):  # DCGLR's feature is its class token, the first of three parts
+        token = Subject("class token", lambda *_: kept[0][:, : network.out_channels])
+        alone = probe(token, train, **options)[0]
+        values["accuracy of all features"] = values["accuracy"]
+        values |= {"accuracy": alone.mean, "class accuracy": alone.class_accuracy}
+    score = Score("accuracy", values, {}, found.class_names)
     return score, {"classifier": found.classifier, "points": points}
 
 
@@ -283,9 +297,14 @@ def _network(source: str, init: str, seed: int) -> PointEncoder:
 
 
 def _figures(score: Score) -> dict[str, Any]:
-    """Return what is kept of a score: no confusion matrix, which is large for 200 classes."""
+    """Return what is kept of a score: no confusion matrix, which is large for 200 classes.
+
+    The mean IoU over all classes, those that do not occur with 0, is Pointcept's.
+    """
     kept: dict[str, Any] = json.loads(json.dumps(score.to_dict()))
     kept.pop("confusion")
+    if iou := score.per_class.get("iou"):
+        kept["values"][ALL_CLASSES] = statistics.fmean(value or 0.0 for value in iou)
     return kept
 
 
