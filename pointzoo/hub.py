@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ PREFIX = "hf-hub:"
 CONFIG_FILE, MODEL_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 TIMEOUT = 10.0
 """Seconds that the Hub may take to answer which commit a revision is."""
+ATTEMPTS = 3
 DEAD_AFTER = 60.0
 """Seconds after which a partial file that does not grow belongs to nobody; a download that stands
 still is given up after 10."""
@@ -249,7 +251,7 @@ def _store(repo: str) -> Path:
 
 def _download(name: HubName) -> Path:
     """Fetch the card, the config and, last, the tensors, each verified."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
 
     info = HfApi().model_info(name.repo, revision=name.revision, timeout=TIMEOUT)
     listed = {file.rfilename for file in info.siblings or ()}
@@ -263,7 +265,7 @@ def _download(name: HubName) -> Path:
         )
     for file in (CARD_FILE, CONFIG_FILE, MODEL_FILE):
         if file in listed:
-            path = Path(hf_hub_download(name.repo, file, revision=commit))
+            path = _get_file(name.repo, file, commit)
             if not _is_intact(path):
                 raise _spoiled(path, name)
             _sweep(path.resolve())
@@ -272,6 +274,25 @@ def _download(name: HubName) -> Path:
     if name.revision != commit:
         _keep_ref(name, commit)
     return path.parent
+
+
+def _get_file(repo: str, file: str, commit: str) -> Path:
+    """Download a file; where the connection drops, go on from there."""
+    from huggingface_hub import hf_hub_download
+
+    for _ in range(ATTEMPTS - 1):
+        with suppress(_network_error("RemoteProtocolError")):  # 1.x gives up, 2.x tries again
+            return Path(hf_hub_download(repo, file, revision=commit))
+    return Path(hf_hub_download(repo, file, revision=commit))
+
+
+def _network_error(name: str = "HTTPError") -> type[Exception]:
+    """Return an exception of httpx (client 1.x) or httpx2 (2.x); neither is a requirement."""
+    from huggingface_hub import errors
+
+    base: type[Exception] = vars(errors)["HTTPError"]
+    found: type[Exception] = getattr(sys.modules[base.__module__.split(".")[0]], name)
+    return found
 
 
 def _keep_ref(name: HubName, commit: str) -> None:
@@ -349,13 +370,11 @@ def _explained(name: HubName) -> Iterator[None]:
     """Turn what the client raises into a :class:`HubError` that says what to do."""
     from huggingface_hub import errors
 
-    # httpx's in 1.x, httpx2's in 2.x: neither is a requirement of ours
-    network: type[Exception] = vars(errors)["HTTPError"]
     try:
         yield
     except PointzooError:
         raise
-    except (network, OSError, ValueError) as error:
+    except (_network_error(), OSError, ValueError) as error:
         cause = error.__cause__
         told = isinstance(error, errors.LocalEntryNotFoundError) and isinstance(cause, Exception)
         raise _explain(cause if told and cause is not None else error, name) from error
