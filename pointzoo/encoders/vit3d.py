@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from pointzoo import ops
 from pointzoo.batch import PointBatch
 from pointzoo.encoders.base import Capabilities, EncoderConfig, EncoderOutput, PointEncoder
+from pointzoo.encoders.thinning import kept_rows, take
 from pointzoo.errors import ConfigError
+from pointzoo.ops import ragged
 from pointzoo.ops.pooling import linear_max
 
 
@@ -223,16 +225,9 @@ class ViT3D(PointEncoder):
 
     def geometry(self, batch: PointBatch) -> PatchGeometry:
         """Sample the centroids and find the patch members; see :class:`PatchGeometry`."""
-        coords, offsets, rows = batch.coords.detach(), batch.offsets, None
-        counts = batch.counts
-        if bool((counts > self.config.max_points).any()):
-            rows = ops.farthest_point_sampling(
-                coords, offsets, counts.clamp(max=self.config.max_points)
-            )
-            rows = rows.sort().values  # keep the input order, so that results do not depend on it
-            counts = counts.clamp(max=self.config.max_points)
-            coords, offsets = coords[rows], counts.cumsum(0)
-        token_counts = (counts // self.config.patch_points).clamp(min=1)
+        rows, offsets = kept_rows(batch, self.config.max_points)
+        coords = take(batch.coords.detach(), rows)
+        token_counts = (ragged.sizes_of(offsets) // self.config.patch_points).clamp(min=1)
         centroids = ops.farthest_point_sampling(coords, offsets, token_counts)
         token_offsets = token_counts.cumsum(0)
         members, _ = ops.knn(
@@ -250,7 +245,7 @@ class ViT3D(PointEncoder):
             x = block(x, mask)
         x = self.norm(x)
         tokens = _unpad(x[:, 1:], sizes)  # (T, D)
-        centres = _kept(batch.coords, geometry)[geometry.centroids]  # (T, 3)
+        centres = take(batch.coords, geometry.rows)[geometry.centroids]  # (T, 3)
         point = None
         if points:
             offsets = geometry.token_offsets
@@ -279,17 +274,13 @@ class ViT3D(PointEncoder):
     ) -> tuple[Tensor, Tensor | None, list[int]]:
         """Return tokens behind a class token (B, 1 + S, D), their mask, and the sizes (Eq. 15)."""
         self.check_channels(batch)
-        coords, features = _kept(batch.coords, geometry), _kept(batch.features, geometry)
+        coords, features = (take(part, geometry.rows) for part in (batch.coords, batch.features))
         tokens = self.patch_embedding(coords, features, geometry)  # (T, D)
         offsets = geometry.token_offsets
         sizes: list[int] = torch.diff(offsets, prepend=offsets.new_zeros(1)).tolist()
         padded, mask = _pad(tokens, sizes)
         first = self.class_token.to(padded.dtype).expand(len(sizes), -1, -1)
         return torch.cat([first, padded], dim=1), mask, sizes
-
-
-def _kept(values: Tensor, geometry: PatchGeometry) -> Tensor:
-    return values if geometry.rows is None else values[geometry.rows]
 
 
 def _pad(tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor | None]:
