@@ -3,9 +3,9 @@
 PYTHON ?= python
 WORKERS ?= 2
 
-.PHONY: check format lint types layers test docs
+.PHONY: check format lint types layers cards test docs
 
-check: lint types layers test
+check: lint types layers cards test
 
 lint:
 	ruff check .
@@ -16,6 +16,9 @@ types:
 
 layers:
 	lint-imports --no-cache
+
+cards:
+	$(PYTHON) -c "from pointzoo.cli import main; main()" card check
 
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS) --durations 10 \

@@ -23,6 +23,14 @@ WORDS = {
         "NAME", "--data", "--device", "--encoder", "--epochs", "--help", "--init", "--limit",
         "--method", "--out", "--seeds", "--set", "--steps", "--test", "--variant", "--views",
     ],
+    "cache": ["--help"],
+    "cache clear": ["[[OWNER/REPO]]", "--help", "--yes"],
+    "cache export": ["NAME", "DIR", "--help"],
+    "cache list": ["--help"],
+    "cache verify": ["--help"],
+    "card": ["--help"],
+    "card build": ["DIR", "--help", "--yes"],
+    "card check": ["[DIR]...", "--help"],
     "convert": ["--help"],
     "convert pointcept": [
         "CHECKPOINT", "--channels", "--color-range", "--grid-size", "--half", "--help", "--license",
@@ -70,6 +78,10 @@ WORDS = {
     "probe": [
         "SUBJECT...", "--classifier", "--data", "--folds", "--help", "--out", "--points",
         "--rotation", "--seeds", "--test",
+    ],
+    "push": [
+        "DIR", "OWNER/REPO", "--card", "--dry-run", "--help", "--message", "--private",
+        "--revision",
     ],
 }  # fmt: skip
 

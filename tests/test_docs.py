@@ -31,7 +31,7 @@ SNIPPETS = [path for path in DOCUMENTS if re.search(r"```(python|bash)\n", path.
 DOCSTRINGS = [
     path for path in sorted((ROOT / "pointzoo").rglob("*.py")) if ">>> " in path.read_text("utf-8")
 ]
-PARSED_ONLY = ("pretrain", "probe", "corpus")
+PARSED_ONLY = ("pretrain", "probe", "corpus", "push")
 
 
 def _name(path: Path) -> str:

@@ -17,6 +17,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from finetune_toys import Rooms, make_room
 from hub_server import HubServer, Repo
 from huggingface_hub import constants
@@ -24,6 +25,7 @@ from test_cards import CARD
 
 import pointzoo as pz
 from pointzoo import hub, sharing, zoo
+from pointzoo.cli import main
 from pointzoo.errors import ConfigError, FormatError, HubError, UnknownNameError, WeightError
 from pointzoo.finetuning.model import Model
 from pointzoo.finetuning.share import push_directory
@@ -491,3 +493,35 @@ def test_a_repository_without_a_card(server: HubServer, pushed: str, encoder):
     server.repos["me/bare"].commit("main", files, "by hand")
     assert same(pz.load_encoder("hf-hub:me/bare"), encoder)
     assert pz.encoder_info("hf-hub:me/bare").card is None
+
+
+def command(*words: object, code: int = 0, answer: str = "") -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words], input=answer)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_commands(server: HubServer, model: Model, tmp_path: Path):
+    saved = model.save(tmp_path / "rooms")
+    (tmp_path / "card.json").write_text(json.dumps(FIELDS))
+    words = ("push", saved, "me/rooms", "--card", tmp_path / "card.json")
+    assert "would be pushed: hf-hub:me/rooms@main" in command(*words, "--dry-run")
+    assert not server.requests
+    assert "pushed: hf-hub:me/rooms@" in command(*words, "--private", "--message", "Mine")
+    assert server.repos["me/rooms"].private
+    assert server.repos["me/rooms"].messages[-1] == "Mine"
+    refused = CliRunner().invoke(main, ["push", str(saved), "me/rooms"])
+    assert refused.exit_code == 2
+    assert "license is missing" in refused.stderr
+    assert command("cache", "list") == ""
+    out = tmp_path / "out"
+    assert command("cache", "export", "hf-hub:me/rooms", out) == f"{out}\n"
+    assert pz.load_model(out).class_names == model.class_names
+    assert "main" in command("cache", "list")
+    assert command("cache", "verify").endswith(": whole\n")
+    (hub.list_cached()[0].folder / "README.md").resolve().write_text("other")
+    assert "README.md is not what the Hub has" in command("cache", "verify", code=2)
+    command("cache", "clear", answer="n\n", code=1)
+    assert hub.list_cached()
+    assert "deleted hf-hub:me/rooms@" in command("cache", "clear", "me/rooms", "--yes")
+    assert command("cache", "list") == ""
