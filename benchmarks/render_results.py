@@ -1,7 +1,7 @@
 """Turn the files in docs/results into docs/results.md, or check that it was.
 
-Of the folder, sh3d21.json (--source), rooms.json (benchmarks/rooms_labels.py) and whatever
-`pointzoo benchmark` wrote are shown.
+Of the folder, sh3d21.json (--source), what the benchmarks on rooms and the fine-tuning on SH3D-21
+wrote, and whatever `pointzoo benchmark` wrote are shown.
 
 python benchmarks/render_results.py [--check]
 """
@@ -13,7 +13,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,9 @@ def render(stored: Mapping[str, Any]) -> str:
 def render_scenes(folder: Path) -> Iterator[str]:
     """Yield the sections on scenes and on benchmarks that the files of a folder give."""
     others = {path.name: _read(path) for path in sorted(folder.glob("*.json"))}
-    rooms = others.get("rooms.json")
-    if rooms and rooms.get("cells"):
-        yield _rooms(rooms)
+    for name, section in _SECTIONS.items():
+        if others.get(name, {}).get("cells") or others.get(name, {}).get("results"):
+            yield section(others[name])
     results = {name: stored for name, stored in others.items() if "protocol" in stored}
     if results:
         yield _benchmarks(results)
@@ -99,6 +99,72 @@ def _rooms(stored: Mapping[str, Any]) -> str:
     command = f"\nmIoU, mean ± standard deviation over seeds: `{stored['command']}`\n"
     title = "Composed rooms: linear probe and training with few labels (%)"
     return _section(title, header, table) + command
+
+
+def _instances(stored: Mapping[str, Any]) -> str:
+    """Average precision of objects from every start, and AP50 over scratch, seed by seed."""
+    groups: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    for cell in stored["cells"]:
+        rooms = f"{cell['rooms']['train']} / {cell['rooms']['test']}"
+        setting = f"{rooms}, {cell['settings']['max_steps']} steps"
+        by_weights = groups.setdefault(setting, {})
+        by_weights.setdefault(cell["weights"], {})[cell["seed"]] = cell["values"]
+    table = []
+    for setting, by_weights in groups.items():
+        scratch = by_weights.get("scratch", {})
+        for weights, found in by_weights.items():
+            figures = [
+                _spread(100 * values[name] for values in found.values())
+                for name in ("ap", "ap50", "ap25")
+            ]
+            both = sorted(set(found) & set(scratch)) if weights != "scratch" else []
+            gained = [100 * (found[seed]["ap50"] - scratch[seed]["ap50"]) for seed in both]
+            gain = _spread(gained, signed=True)
+            table.append([setting, f"`{weights}`", *figures, gain, str(len(found))])
+    header = ["rooms, train / test", "start", "AP", "AP50", "AP25", "AP50 over scratch", "seeds"]
+    return _section("Composed rooms: instance segmentation (%)", header, table) + _made(stored)
+
+
+def _few_shot(stored: Mapping[str, Any]) -> str:
+    """Heads on a handful of labelled points."""
+    names = [key for key in next(iter(stored["results"].values())) if key.startswith("miou")]
+    table = [
+        [features, *(f"{100 * found[name]:.1f}" for name in names), f"{found['seconds']:.2f}"]
+        for features, found in stored["results"].items()
+    ]
+    given = ", ".join(f"{key} {value}" for key, value in stored["settings"].items())
+    header = ["features", *names, "seconds to fit"]
+    title = "Composed rooms: a handful of labelled points (%)"
+    return _section(title, header, table) + f"\nMeans over rooms and seeds: {given}.\n"
+
+
+def _fine_tuned(stored: Mapping[str, Any]) -> str:
+    """Compare pretrained starts with random ones, seed by seed."""
+    groups: dict[str, dict[str, dict[int, float]]] = {}
+    for cell in stored["cells"]:
+        by_start = groups.setdefault(cell["weights"], {})
+        by_start.setdefault(cell["start"], {})[cell["seed"]] = 100 * cell["accuracy"]
+    table = []
+    for weights, by_start in sorted(groups.items()):
+        scratch, pretrained = by_start.get("scratch", {}), by_start.get("pretrained", {})
+        both = sorted(set(scratch) & set(pretrained))
+        gain = _spread([pretrained[seed] - scratch[seed] for seed in both], signed=True)
+        means = [_spread(found.values()) for found in (scratch, pretrained)]
+        table.append([f"`{weights}`", *means, gain, str(len(scratch))])
+    header = ["encoder", "scratch", "pretrained", "gain", "seeds"]
+    return _section("SH3D-21: fine-tuned accuracy (%)", header, table) + _made(stored)
+
+
+def _made(stored: Mapping[str, Any]) -> str:
+    return f"\nMean ± standard deviation over seeds: `{stored['command']}`\n"
+
+
+_SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "rooms.json": _rooms,
+    "rooms_instances.json": _instances,
+    "rooms_few_shot.json": _few_shot,
+    "sh3d_finetune.json": _fine_tuned,
+}
 
 
 def _benchmarks(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -116,6 +116,40 @@ def test_scenes_and_benchmarks_are_tables_too(tmp_path):
     assert "|  | 20.0 |  | 0 |" in next(module.render_scenes(tmp_path))
 
 
+def test_instances_few_labels_and_fine_tuning_are_tables_too(tmp_path):
+    module = load("render_results")
+
+    def put(name, **content):
+        (tmp_path / name).write_text(json.dumps(content))
+
+    def instances(weights, seed, ap50):
+        setting = {"rooms": {"train": 9, "test": 3}, "settings": {"max_steps": 50}}
+        values = {"ap": 0.1, "ap50": ap50, "ap25": 0.5}
+        return {"weights": weights, "seed": seed, "values": values, **setting}
+
+    pairs = (("scratch", 0.2), ("msc", 0.3))
+    put(
+        "rooms_instances.json",
+        cells=[instances(name, seed, ap + seed / 10) for name, ap in pairs for seed in range(2)],
+        command="python rooms_instances.py",
+    )
+    found = {"miou": 0.25, "seconds": 0.123, "miou, as many at random": 0.5}
+    put("rooms_few_shot.json", settings={"rooms": "rooms", "seeds": "3"}, results={"random": found})
+    starts = (("scratch", 0.5), ("pretrained", 0.75))
+    put(
+        "sh3d_finetune.json",
+        cells=[{"weights": "e", "start": s, "seed": 0, "accuracy": a} for s, a in starts],
+        command="python sh3d_finetune.py",
+    )
+    objects, few, tuned = module.render_scenes(tmp_path)
+    row = "| 9 / 3, 50 steps | `msc` | 10.0 ± 0.0 | 35.0 ± 7.1 | 50.0 ± 0.0 | +10.0 ± 0.0 | 2 |"
+    assert row in objects
+    assert "`scratch` | 10.0 ± 0.0 | 25.0 ± 7.1 | 50.0 ± 0.0 |  | 2 |" in objects
+    assert "| random | 25.0 | 50.0 | 0.12 |" in few
+    assert "rooms rooms, seeds 3" in few
+    assert "| `e` | 50.0 | 75.0 | +25.0 | 1 |" in tuned
+
+
 def test_results_in_the_documents_are_up_to_date():
     source = ROOT / "docs" / "results" / "sh3d21.json"
     done = render(source, ROOT / "docs" / "results.md", "--check")
