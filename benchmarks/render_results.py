@@ -174,7 +174,7 @@ def _benchmarks(results: Mapping[str, Mapping[str, Any]]) -> str:
         _, *rows = comparison(protocol, stored)
         for variant, start, encoder, method, figure, seeds, published in rows:
             words = [protocol.about, variant, start, f"`{encoder}`", method]
-            table.append([*words, f"{protocol.metric} {figure}", seeds, published])
+            table.append([*words, f"{stored['metric']} {figure}", seeds, published])
         commands.append([f"`{name}`", _listed_commands(stored), stored["machine"]])
     header = ["benchmark", "variant", "start", "encoder", "method", "result", "seeds", "published"]
     note = """

@@ -33,7 +33,7 @@ def overview(protocols: Iterable[Protocol]) -> Rows:
 
 def comparison(protocol: Protocol, result: Mapping[str, Any]) -> Rows:
     """Put results beside the paper's figures."""
-    rows: Rows = [("variant", "start", "encoder", "method", protocol.metric, "seeds", "published")]
+    rows: Rows = [("variant", "start", "encoder", "method", result["metric"], "seeds", "published")]
     for row in summarise(result):
         figures = ", ".join(_figure(p) for p in protocol.paper if p.variant == row["variant"])
         rows.append(
