@@ -211,7 +211,7 @@ def test_a_damaged_folder_is_refused(model: Model, tmp_path: Path, which: str, d
         {"tensors": "../model.safetensors"},
         {"tensors": 3},
         {"sha256": "0" * 64},
-        {"network": {"reads": "levels", "rank": 0, "hidden": 0}},
+        {"network": {"reads": "levels", "rank": 4, "hidden": 0}},
     ],
 )
 def test_a_changed_config_is_refused(model: Model, tmp_path: Path, change: dict[str, Any]):

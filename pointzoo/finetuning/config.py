@@ -70,7 +70,8 @@ class FinetuneConfig:
             saved: those followed while training lag behind after some hundred steps.
         rank: Of the additions of ``lora``.
         reads: What the head of ``linear``, ``lora`` and ``full`` gets of each point, see
-            :data:`pointzoo.finetuning.network.Reads`; that of ``decoder`` gets ``levels``.
+            :data:`pointzoo.finetuning.network.Reads`; that of ``decoder`` gets ``levels``, which
+            is also what segmentation takes unless told otherwise or a preset is a paper's.
         hidden: Width of the hidden layer of ``decoder``.
         probe_first: Whether ``lora`` and ``full`` start with the head that ``linear`` would fit, so
             that the first steps do not spoil the features (A. Kumar et al., "Fine-tuning can
@@ -168,35 +169,35 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         "msc": {
-            "method": "full", "probe_first": False, "encoder_rate": 1.0,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0, "reads": "point",
             "epochs": 800, "batch_size": 48, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "msc_efficient": {
-            "method": "full", "probe_first": False, "encoder_rate": 1.0,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0, "reads": "point",
             "epochs": 800, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "scannet", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.05,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "one_cycle",
             "warmup": 0.05, "final": 1e-5, "thin": 0.0,
         },
         "pointcept_s3dis": {
-            "method": "full", "probe_first": False, "encoder_rate": 1.0,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0, "reads": "point",
             "epochs": 3000, "batch_size": 12, "crop_points": 100_000,
             "augmentation": "s3dis", "mix": 0.8, "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "pointgroup": {
-            "method": "full", "probe_first": False, "encoder_rate": 1.0,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0, "reads": "point",
             "epochs": 800, "batch_size": 12, "crop_points": 0,
             "augmentation": "pointgroup", "optimizer": "sgd", "learning_rate": 0.1,
             "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.0, "schedule": "poly",
             "warmup": 0.0, "thin": 0.0,
         },
         "dgcnn": {
-            "method": "full", "probe_first": False, "encoder_rate": 1.0,
+            "method": "full", "probe_first": False, "encoder_rate": 1.0, "reads": "point",
             "epochs": 250, "batch_size": 32, "crop_points": 1024,
             "augmentation": "dgcnn", "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9,
             "weight_decay": 1e-4, "clip": 0.0, "schedule": "cosine", "warmup": 0.0, "final": 0.01,

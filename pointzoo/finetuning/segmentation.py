@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class Segmentation(Task[Tensor]):
     name = "segmentation"
     metric = "miou"
     mixes = True
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"reads": "levels"})
 
     @classmethod
     def from_data(cls, train: PointDataset, options: TaskOptions | None = None) -> Segmentation:
