@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +156,8 @@ def main() -> None:
             ratio = row["seconds"] / rows["pointzoo"]["seconds"]
             print(f"  {name:14}{row['seconds']:9.3f} s{ratio:8.1f} x  same: {row['same']}")
     if options.output:
-        content = {"threads": options.threads, "versions": versions, "tasks": report}
+        command = " ".join(["python benchmarks/clustering.py", *sys.argv[1:]])
+        content = {"command": command, "versions": versions, "tasks": report}
         partial = options.output.with_suffix(".partial")
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         partial.replace(options.output)
