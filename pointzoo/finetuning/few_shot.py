@@ -55,7 +55,7 @@ class FewShot:
         probabilities: (N, K) float32.
         uncertainty: (N,) float32 in 0..1: one less the margin between the two likeliest classes,
             which shrinks with the leverage of a point, that is where no labelled point is alike.
-        seconds: Time to fit the head, features not counted.
+        seconds: Time to fit the head, without the features and what it says about the points.
         points: (n,) rows of the labelled points.
         point_labels: (n,) int64, their classes.
     """
@@ -255,9 +255,11 @@ def _fit(
         )
     solved = (_ridge if base.method == "ridge" else _prototype)(known, labels, counts)
     with torch.random.fork_rng(devices=[]):
-        network = Network(base.network.encoder, base.task, reads=base.network.reads)
+        old = base.network
+        network = Network(old.encoder, base.task, reads=old.reads, widths=old.widths)
     parts = (space.mean, space.scale, solved.weight, solved.bias)
     set_head(network, LinearProbe(*(torch.from_numpy(v.astype(np.float32)) for v in parts)))
+    seconds = time.perf_counter() - started
     logits = space.features @ solved.weight.astype(np.float32) + solved.bias.astype(np.float32)
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
     sure = _margin(probabilities) / (1.0 + solved.leverage(space.features))
@@ -267,7 +269,7 @@ def _fit(
         labels=probabilities.argmax(axis=1),
         probabilities=probabilities,
         uncertainty=(1.0 - sure).astype(np.float32),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         points=rows,
         point_labels=labels,
         _space=space,

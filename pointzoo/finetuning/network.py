@@ -46,7 +46,13 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, encoder: PointEncoder, task: Task[Any], *, reads: Reads = "point", hidden: int = 0
+        self,
+        encoder: PointEncoder,
+        task: Task[Any],
+        *,
+        reads: Reads = "point",
+        hidden: int = 0,
+        widths: tuple[int, ...] | None = None,
     ) -> None:
         """Build the head; its random weights come from torch's global generator.
 
@@ -55,10 +61,12 @@ class Network(nn.Module):
             task: The task.
             reads: What the head gets of each point.
             hidden: Width of a hidden layer of the head; 0 for a linear one.
+            widths: Of the blocks of a point's row, where they are known already; None: the encoder
+                is asked.
         """
         super().__init__()
         self.encoder, self.task, self.reads = encoder, task, reads
-        self.widths = self._block_widths()
+        self.widths = widths or self._block_widths()
         self.head = task.build_head(sum(self.widths), encoder.scene_channels, hidden=hidden)
         self.head.to(self.device)
 
