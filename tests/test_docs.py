@@ -31,7 +31,7 @@ SNIPPETS = [path for path in DOCUMENTS if re.search(r"```(python|bash)\n", path.
 DOCSTRINGS = [
     path for path in sorted((ROOT / "pointzoo").rglob("*.py")) if ">>> " in path.read_text("utf-8")
 ]
-PARSED_ONLY = ("pretrain", "probe", "corpus", "push")
+PARSED_ONLY = ("pretrain", "probe", "corpus", "push", "finetune")
 
 
 def _name(path: Path) -> str:
@@ -60,12 +60,18 @@ def _check_words(group: click.Group, words: list[str]) -> None:
 
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Enter a folder that holds what the snippets read: a scan, and labelled objects."""
+    """Enter a folder that holds what the snippets read: scans, labelled objects and rooms."""
     rng = np.random.default_rng(0)
     ground = rng.uniform(0.0, 20.0, (500, 3)) * (1.0, 1.0, 0.05)
     cloud = pz.PointCloud(coords=ground, colors=rng.uniform(0.0, 1.0, (500, 3)))
-    for name in ("scan.laz", "scan.ply"):
+    for name in ("scan.laz", "scan.ply", "new_scan.laz", "new_scan.ply"):
         pz.write(tmp_path / name, cloud)
+    for part, count in (("train", 3), ("val", 2)):
+        (tmp_path / "my_rooms" / part).mkdir(parents=True)
+        for index in range(count):
+            coords = rng.uniform(0.0, 3.0, (500, 3))
+            room = cloud.replace(coords=coords, labels=(coords[:, 2] > 1.0).astype(int))
+            pz.write(tmp_path / "my_rooms" / part / f"{index}.ply", room)
     for label in ("chair", "table"):
         (tmp_path / "my_objects" / label).mkdir(parents=True)
         for index in range(3):

@@ -6,16 +6,18 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pointzoo.data.base import PointDataset
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.registry import ARCHITECTURES
 from pointzoo.errors import ConfigError
-from pointzoo.pretrain import dcglr, msc
 from pointzoo.pretrain.sources import open_training
 from pointzoo.settings import override
 from pointzoo.zoo import load_encoder
+
+if TYPE_CHECKING:
+    from pointzoo.pretrain.msc import MSCConfig
 
 Trainer = Literal["auto", "msc", "dcglr"]
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -60,6 +62,8 @@ def adapt(
         UnknownNameError: There is no such encoder or setting.
         CollapseError: The representation collapsed.
     """
+    from pointzoo.pretrain import dcglr, msc  # with accelerate, which takes a second to import
+
     if trainer not in ("auto", "msc", "dcglr"):
         raise ConfigError(
             expected="trainer 'auto', 'msc' or 'dcglr'", got=repr(trainer), fix="Choose one."
@@ -98,7 +102,7 @@ def _opened(data: PointDataset | PathLike | Sequence[PathLike]) -> PointDataset:
     return cast(PointDataset, data)
 
 
-def _lengths(encoder: PointEncoder, preset: msc.MSCConfig) -> dict[str, float]:
+def _lengths(encoder: PointEncoder, preset: MSCConfig) -> dict[str, float]:
     """Return the lengths that are as many voxels as the preset's."""
     factor = getattr(encoder, "grid_size", preset.views.grid_size) / preset.views.grid_size
     return {
