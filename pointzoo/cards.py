@@ -17,18 +17,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pointzoo.card_text import (
+    CARD_SCHEMA,
+    FACTS_SECTION,
+    LIBRARY,
+    PIPELINE_TAGS,
+    SECTIONS,
+    card_problems,
+    sections_of,
+    split_text,
+    title_of,
+)
 from pointzoo.errors import FormatError, UnknownNameError
 
 CARD_FILE = "README.md"
-CARD_SCHEMA = 1
-_MAX_DEPTH = 10
-LIBRARY = "pointzoo"
-PIPELINE_TAGS = ("feature-extraction", "other")
-"""Of an encoder, and of a model that predicts: the Hub has no word yet for points with labels."""
-SECTIONS = (
-    "Trained on", "How it was trained", "Metrics", "Licences", "Intended use", "What it cannot do",
-)  # fmt: skip
-FACTS_SECTION = "The file"
 COMMERCIAL_LICENSES = frozenset(
     {
         "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0",
@@ -178,10 +180,10 @@ def read_card(path: str | os.PathLike[str]) -> Card:
             missing or of the wrong type; the message lists everything that is wrong.
     """
     header, body = _split(_card_file(path))
-    _require_complete(str(path), _problems(header, body))
+    _require_complete(f"in {path}", card_problems(header, body))
     own = header[LIBRARY]
-    title, summary = _title(body)
-    sections = _sections(body)
+    title, summary = title_of(body)
+    sections = sections_of(body)
     known = {heading: sections.pop(heading) for heading in SECTIONS}
     sections.pop(FACTS_SECTION, None)
     facts = own.get("facts")
@@ -251,14 +253,14 @@ def require_complete(card: Card) -> None:
     Raises:
         FormatError: The message names every field that is.
     """
-    header, body = _split_text(render_card(card), card.name)
-    _require_complete(f"a card for {card.name!r}", _problems(header, body))
+    header, body = split_text(render_card(card), card.name)
+    _require_complete(f"for {card.name!r}", card_problems(header, body))
 
 
 def _require_complete(place: str, problems: list[str]) -> None:
     if problems:
         raise FormatError(
-            expected=f"a complete card in {place}",
+            expected=f"a complete card {place}",
             got="; ".join(problems),
             fix="Fill the gaps; pointzoo.cards.render_card writes a complete card.",
         )
@@ -275,7 +277,7 @@ def check_card(folder: str | os.PathLike[str]) -> list[str]:
     """
     root = Path(folder)
     header, body = _split(_card_file(root))
-    problems = _problems(header, body)
+    problems = card_problems(header, body)
     shown = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", body)
     problems += [
         f"the picture {name} is not in the folder"
@@ -375,127 +377,7 @@ def _read_text(file: Path) -> str:
 
 
 def _split(file: Path) -> tuple[dict[str, Any], str]:
-    return _split_text(_read_text(file), str(file))
-
-
-def _split_text(text: str, file: str) -> tuple[dict[str, Any], str]:
-    found = re.match(r"---\n(.*?\n)---\n(.*)", text, re.DOTALL)
-    header = _parse(found[1]) if found else "none"
-    if found is None or not isinstance(header, dict):
-        raise FormatError(
-            expected=f"{file} to begin with a YAML header between two lines '---'",
-            got=str(header)[:100],
-            fix="Write the card with pointzoo.cards.render_card.",
-        )
-    return header, found[2]
-
-
-def _parse(text: str) -> Any:
-    """Parse YAML; what is wrong comes back as text."""
-    import yaml
-
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:  # PyYAML needs minutes for a few thousand brackets
-                return f"more than {_MAX_DEPTH} levels"
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        return str(error).splitlines()[0]
-
-
-def _title(body: str) -> tuple[str, str]:
-    found = re.match(r"\s*# ([^\n]+)\n(.*?)(?=\n## |\Z)", body, re.DOTALL)
-    return (found[1].strip(), found[2].strip()) if found else ("", "")
-
-
-def _sections(body: str) -> dict[str, str]:
-    found = re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", body, re.DOTALL | re.MULTILINE)
-    return {heading.strip(): text.strip() for heading, text in found}
-
-
-_HUB_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "license": (str,), "tags": (list,), "datasets": (list,), "metrics": (list,),
-}  # fmt: skip
-_OWN_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "architecture": (str,), "code_license": (str,), "command": (str,), "seed": (int,),
-    "commit": (str,), "hardware": (str,), "hours": (int, float), "sources": (list,),
-    "results": (list,),
-}  # fmt: skip
-_MAY_BE_EMPTY = ("datasets", "seed")
-
-
-def _problems(header: Mapping[str, Any], body: str) -> list[str]:
-    own = header.get(LIBRARY)
-    own = own if isinstance(own, dict) else {}
-    problems = _field_problems(header, _HUB_FIELDS, "") + _field_problems(
-        own, _OWN_FIELDS, "pointzoo."
-    )
-    if header.get("library_name") != LIBRARY:
-        problems.append(f"library_name is not {LIBRARY!r}")
-    if header.get("pipeline_tag") not in PIPELINE_TAGS:
-        problems.append(f"pipeline_tag is not {' or '.join(map(repr, PIPELINE_TAGS))}")
-    if own.get("schema") != CARD_SCHEMA:
-        problems.append(f"pointzoo.schema is not {CARD_SCHEMA}")
-    if not re.fullmatch(r"[0-9a-f]{7,40}|v\d+(\.\w+)+", str(own.get("commit"))):
-        problems.append("pointzoo.commit is not 7 to 40 hexadecimal digits, nor a release (v0.1.0)")
-    problems += _entry_problems(
-        "sources", own.get("sources"), ("name", "author", "license"), ("url",)
-    )
-    problems += _entry_problems("results", own.get("results"), ("name", "value", "command"), ())
-    problems += _fact_problems(own.get("facts"))
-    title, summary = _title(body)
-    if not title or not summary:
-        problems.append("there is no title with a paragraph below it")
-    sections = _sections(body)
-    return problems + [
-        f"section {s!r} is missing or empty" for s in SECTIONS if not sections.get(s)
-    ]
-
-
-def _field_problems(
-    values: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], prefix: str
-) -> list[str]:
-    problems = []
-    for key, kinds in fields.items():
-        value = values.get(key)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            problems.append(f"{prefix}{key} is missing or not of type {wanted}")
-        elif not value and key not in _MAY_BE_EMPTY:
-            problems.append(f"{prefix}{key} is empty")
-    return problems
-
-
-def _entry_problems(
-    name: str, entries: Any, required: tuple[str, ...], optional: tuple[str, ...]
-) -> list[str]:
-    problems = []
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        values = entry if isinstance(entry, dict) else {}
-        missing = [key for key in required if not values.get(key)]
-        if missing:
-            problems.append(f"pointzoo.{name}[{index}] lacks {', '.join(missing)}")
-        wrong = [str(k) for k, v in values.items() if not isinstance(v, str)]
-        wrong += [str(k) for k in values if k not in required + optional and str(k) not in wrong]
-        if wrong:
-            problems.append(f"pointzoo.{name}[{index}] has unknown or non-text {', '.join(wrong)}")
-    return problems
-
-
-def _fact_problems(facts: Any) -> list[str]:
-    if facts is None:
-        return []
-    kinds = {"parameters": int, "channels": list, "size": int, "sha256": str}
-    if not isinstance(facts, dict) or set(facts) != set(kinds):
-        return [f"pointzoo.facts does not hold {', '.join(kinds)}"]
-    return [
-        f"pointzoo.facts.{key} is not of type {kind.__name__}"
-        for key, kind in kinds.items()
-        if not isinstance(facts[key], kind)
-    ]
+    return split_text(_read_text(file), str(file))
 
 
 def _config_problems(root: Path, card: Card) -> list[str]:

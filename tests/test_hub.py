@@ -80,8 +80,8 @@ def environment(server: HubServer, home: Path, **more: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def python(code: str, env: dict[str, str]) -> str:
-    command = [sys.executable, "-W", "error", "-c", code]
+def python(code: str, env: dict[str, str], *words: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code, *words]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
@@ -123,12 +123,14 @@ def test_a_model_comes_back_in_a_new_process_and_without_the_server(
     np.savez(tmp_path / "in.npz", coords=room.coords, colors=room.colors)
     expected = model.predict(pz.PointCloud(room.coords, colors=room.colors)).probabilities
     code = f"""
-import time, numpy as np, pointzoo as pz, torch
+import socket, sys, time, numpy as np, pointzoo as pz, torch
 torch.set_num_threads(1)
 import pointzoo.finetuning.model
-start = time.perf_counter()
+if sys.argv[1:] == ["alone"]:
+    socket.socket.connect = time.sleep = None  # whoever asks or waits fails
+start = time.process_time()  # a busy machine does not count
 model = pz.load_model("hf-hub:me/rooms")
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 room = np.load({str(tmp_path / "in.npz")!r})
 cloud = pz.PointCloud(room["coords"], colors=room["colors"])
 np.save({str(tmp_path / "out.npy")!r}, model.predict(cloud).probabilities)
@@ -138,7 +140,7 @@ np.save({str(tmp_path / "out.npy")!r}, model.predict(cloud).probabilities)
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
     asked = len(server.requests)
     (tmp_path / "out.npy").unlink()
-    seconds = float(python(code, {**env, "HF_ENDPOINT": "http://127.0.0.1:1"}))
+    seconds = float(python(code, {**env, "HF_ENDPOINT": "http://127.0.0.1:1"}, "alone"))
     assert seconds < 2
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
     assert len(server.requests) == asked
@@ -179,10 +181,9 @@ def test_offline(server: HubServer, pushed: str, encoder, monkeypatch):
 
 def test_a_dead_server_is_not_waited_for(server: HubServer, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    start = time.perf_counter()
+    monkeypatch.setattr(time, "sleep", None)  # no retries
     with pytest.raises(HubError, match="Check the network and HF_ENDPOINT"):
         pz.load_encoder(NAME)
-    assert time.perf_counter() - start < 2
 
 
 def test_a_dropped_connection_is_taken_up_again(
@@ -512,7 +513,7 @@ def test_commands(server: HubServer, model: Model, tmp_path: Path):
     assert server.repos["me/rooms"].messages[-1] == "Mine"
     refused = CliRunner().invoke(main, ["push", str(saved), "me/rooms"])
     assert refused.exit_code == 2
-    assert "license is missing" in refused.stderr
+    assert "license is empty; pointzoo.hardware is empty" in refused.stderr
     assert command("cache", "list") == ""
     out = tmp_path / "out"
     assert command("cache", "export", "hf-hub:me/rooms", out) == f"{out}\n"

@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pointzoo.cards import CARD_FILE, PIPELINE_TAGS, Facts, Metric, check_card, render_card
+from pointzoo.card_text import PIPELINE_TAGS
+from pointzoo.cards import CARD_FILE, Facts, Metric, check_card, render_card
 from pointzoo.errors import FormatError
 from pointzoo.finetuning.model import Model, load_model
 from pointzoo.finetuning.source import embedded
