@@ -24,7 +24,7 @@ WORDS = {
         "--method", "--out", "--seeds", "--set", "--steps", "--test", "--variant", "--views",
     ],
     "cache": ["--help"],
-    "cache clear": ["[[OWNER/REPO]]", "--help", "--yes"],
+    "cache clear": ["[OWNER/REPO]", "--help", "--yes"],
     "cache export": ["NAME", "DIR", "--help"],
     "cache list": ["--help"],
     "cache verify": ["--help"],
