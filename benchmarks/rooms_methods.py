@@ -1,0 +1,97 @@
+"""Linear head, LoRA and full fine-tuning from pretrained weights, beside training from scratch.
+
+    python benchmarks/rooms_methods.py ROOMS [--rooms 20] [--steps 120] [--seeds 0 1 2]
+
+Every method sees the same labelled rooms; the last step counts, nothing is chosen on the test
+rooms. Cells that are in the JSON already are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+import pointzoo as pz
+from pointzoo.data import open_dataset
+from pointzoo.finetuning.data import Subset
+
+OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "rooms_methods.json"
+METHODS = (
+    ("linear", "random"), ("linear", "pretrained"), ("lora", "pretrained"), ("full", "pretrained"),
+    ("full", "random"),
+)  # fmt: skip
+
+
+def measure(given: argparse.Namespace, method: str, start: str, seed: int) -> dict[str, Any]:
+    train, test = (open_dataset(given.corpus, part) for part in ("train", "test"))
+    rows = np.random.default_rng([seed, 1]).permutation(len(train))[: given.rooms].tolist()
+    test_rows = np.linspace(0, len(test) - 1, given.test_rooms).astype(int).tolist()
+    architecture = pz.encoder_info(given.encoder).architecture
+    encoder: Any = given.encoder
+    if start == "random":
+        trained = pz.load_encoder(given.encoder).config
+        encoder = pz.create_encoder(architecture, seed=seed, **trained.to_dict())
+    length = {} if method == "linear" else {"max_steps": given.steps}
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = pz.finetune(
+            encoder, Subset(train, np.array(rows)), method=method, seed=seed,
+            validation_share=0.0, reads=given.reads, out=folder, **length,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        (file,) = Path(folder).glob("model.*.safetensors")
+        size = file.stat().st_size / 1e6
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            values = sum(stored.get_tensor(name).size for name in stored.keys())  # noqa: SIM118
+    if method == "full":  # without the running statistics
+        values = sum(parameter.numel() for parameter in model.network.parameters())
+    score = model.evaluate(Subset(test, np.array(test_rows)))
+    return {
+        "miou": score.value,
+        "trained": values,
+        "megabytes": round(size, 3),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--encoder", default="sparseunet14.msc_rooms")
+    parser.add_argument("--rooms", type=int, default=20)
+    parser.add_argument("--test-rooms", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--reads", default="levels", help="what heads read: levels or point")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    given = parser.parse_args()
+    stored: dict[str, Any] = {"cells": []}
+    if given.output.exists():
+        stored = json.loads(given.output.read_text(encoding="utf-8"))
+    keys = ("encoder", "rooms", "test_rooms", "steps", "reads")
+    stored["settings"] = {key: getattr(given, key) for key in keys}
+    for seed in given.seeds:
+        for method, start in METHODS:
+            key = {"method": method, "weights": start, "seed": seed}
+            if any(all(cell[k] == v for k, v in key.items()) for cell in stored["cells"]):
+                continue
+            stored["cells"].append({**key, **measure(given, method, start, seed)})
+            given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+            print(stored["cells"][-1], flush=True)
+    for method, start in METHODS:
+        found = [c for c in stored["cells"] if (c["method"], c["weights"]) == (method, start)]
+        values = [100 * cell["miou"] for cell in found]
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        print(f"{method:7} {start:11} {statistics.mean(values):5.1f}{spread} mIoU")
+
+
+if __name__ == "__main__":
+    main()
