@@ -40,7 +40,11 @@ class RawChannels(PointEncoder):
         self.one = torch.nn.Parameter(torch.ones(()))
 
     def forward(
-        self, batch: PointBatch, *, points: bool = True, geometry: Any = None
+        self,
+        batch: PointBatch,
+        *,
+        points: bool = True,
+        geometry: Any = None,  # noqa: ARG002
     ) -> EncoderOutput:
         rows = torch.cat([batch.features, batch.coords[:, 2:]], dim=1) * self.one
         scene = torch.stack([part.mean(dim=0) for part in batch.split(rows)])

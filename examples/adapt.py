@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def probe(encoder: pz.PointEncoder) -> float:
     """Return the mean IoU, in percent, of a linear head on frozen features."""
     model = pz.finetune(encoder, (toys.rooms("train", 4), toys.rooms("validation", 3)))
-    return 100 * model.scores["validation"]["values"]["miou"]
+    return 100 * float(model.scores["validation"]["values"]["miou"])
 
 
 if __name__ == "__main__":

@@ -135,8 +135,9 @@ def _spread(values: list[float]) -> str:
 
 def _limitations(manifest: RoomsManifest, scenes: int) -> str:
     rooms = sum(room.split == "train" for room in manifest.rooms)
-    return f"""- It is a small network after a short run. A linear layer on its features tells classes
-  apart much better than one on random features, and is still wrong about most small or rare things.
+    return f"""- It is a small network after a short run. A linear layer on its features tells
+  classes apart much better than one on random features, and is still wrong about most small or rare
+  things.
 - It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
   real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
   weight with `--encoder {NAME}`).
