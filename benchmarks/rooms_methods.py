@@ -1,6 +1,6 @@
 """Linear head, LoRA and full fine-tuning from pretrained weights, beside training from scratch.
 
-    python benchmarks/rooms_methods.py ROOMS [--rooms 20] [--steps 120] [--seeds 0 1 2]
+    python benchmarks/rooms_methods.py ROOMS [--rooms 15] [--steps 240] [--seeds 0 1 2]
 
 Every method sees the same labelled rooms; the last step counts, nothing is chosen on the test
 rooms. Cells that are in the JSON already are not computed again.
@@ -66,10 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--encoder", default="sparseunet14.msc_rooms")
-    parser.add_argument("--rooms", type=int, default=20)
-    parser.add_argument("--test-rooms", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--rooms", type=int, default=15)
+    parser.add_argument("--test-rooms", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--reads", default="levels", help="what heads read: levels or point")
+    parser.add_argument("--methods", nargs="+", default=["linear", "lora", "full"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
@@ -78,15 +79,16 @@ def main() -> None:
         stored = json.loads(given.output.read_text(encoding="utf-8"))
     keys = ("encoder", "rooms", "test_rooms", "steps", "reads")
     stored["settings"] = {key: getattr(given, key) for key in keys}
+    chosen = [pair for pair in METHODS if pair[0] in given.methods]
     for seed in given.seeds:
-        for method, start in METHODS:
+        for method, start in chosen:
             key = {"method": method, "weights": start, "seed": seed}
             if any(all(cell[k] == v for k, v in key.items()) for cell in stored["cells"]):
                 continue
             stored["cells"].append({**key, **measure(given, method, start, seed)})
             given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
             print(stored["cells"][-1], flush=True)
-    for method, start in METHODS:
+    for method, start in chosen:
         found = [c for c in stored["cells"] if (c["method"], c["weights"]) == (method, start)]
         values = [100 * cell["miou"] for cell in found]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
