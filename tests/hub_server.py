@@ -237,6 +237,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.refused(name):
             return None
         repo = self.state.repos[name]
+        if self.state.file_status == 404:
+            return self.missing("file")
         if self.state.file_status:
             return self.answer(self.state.file_status, {"error": "a fault"})
         if repo.gated:

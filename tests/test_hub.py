@@ -254,7 +254,10 @@ def test_what_is_not_there(server: HubServer, pushed: str, monkeypatch):
     with pytest.raises(HubError, match=r"got no config\.json"):
         pz.load_encoder(NAME)
     server.file_status = 404
-    with pytest.raises(HubError, match="HTTP 404"):
+    with pytest.raises(HubError, match="HTTP 404: a file is missing"):
+        pz.load_encoder(f"{NAME}@{pushed}")
+    server.file_status = 403
+    with pytest.raises(HubError, match="HTTP 403: not allowed"):
         pz.load_encoder(f"{NAME}@{pushed}")
 
 
@@ -518,6 +521,8 @@ def test_commands(server: HubServer, model: Model, tmp_path: Path):
     out = tmp_path / "out"
     assert command("cache", "export", "hf-hub:me/rooms", out) == f"{out}\n"
     assert pz.load_model(out).class_names == model.class_names
+    pz.write(tmp_path / "room.ply", make_room(9))
+    command("predict", "hf-hub:me/rooms", tmp_path / "room.ply", "-o", tmp_path / "labelled.ply")
     assert "main" in command("cache", "list")
     assert command("cache", "verify").endswith(": whole\n")
     (hub.list_cached()[0].folder / "README.md").resolve().write_text("other")

@@ -58,7 +58,7 @@ def finetune(
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -69,10 +69,10 @@ def finetune(
 @path_option("--encoder", help="Weight folder of the encoder, if it was moved.")
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")
 def predict(
-    model: Path, files: tuple[Path, ...], out: Path, votes: int, picture: Path | None,
+    model: str, files: tuple[Path, ...], out: Path, votes: int, picture: Path | None,
     encoder: Path | None, device: str,
 ) -> None:  # fmt: skip
-    """Write FILE with what MODEL says about each of its points.
+    """Write FILE with what MODEL, a folder or hf-hub:owner/repo, says about each of its points.
 
     Every field of FILE is kept. Labels become the predicted ones (classification in LAS), the old
     ones stay as input_label, and confidence is added.
