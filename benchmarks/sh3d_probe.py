@@ -72,6 +72,8 @@ def main() -> None:
             **found,
         }
         _write(options.output, stored)
+        for row in found.get("results", []):  # the lines that `pointzoo card build` reads
+            print(": ".join(ProbeResult.from_dict(row).metric("SH3D-21")))
         print(f"{name}: {stored['parts'][name]['seconds']} s -> {options.output}")
 
 

@@ -151,11 +151,7 @@ def _results(name: str, architecture: str) -> tuple[Metric, ...]:
         own = row.subject in subjects and row.classifier in SHOWN
         best = (row.subject, row.classifier, row.rotation) == ("descriptor:all", "svm", "none")
         if own or (best and row.points == 2048):
-            low, high = (100 * value for value in row.interval)
-            value = f"{100 * row.mean:.1f} % ({low:.1f} to {high:.1f})"
-            turned = ", turned about z" if row.rotation == "z" else ""
-            label = f"SH3D-21 accuracy, {row.subject}, {row.classifier}, {row.points} points"
-            found.append(Metric(label + turned, value, command))
+            found.append(Metric(*row.metric("SH3D-21"), command))
     file = RESULTS / "sh3d_finetune.json"
     stored = json.loads(file.read_text()) if file.exists() else {"cells": []}
     for start in ("pretrained", "scratch"):

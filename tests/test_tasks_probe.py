@@ -156,6 +156,9 @@ def test_evaluate_counts_every_item_once_per_seed():
     with pytest.raises(ConfigError, match="extra"):
         ProbeResult.from_dict({**stored, "extra": 1})
     assert "66.7 %" in result.summary()
+    name, value = result.metric("blobs")
+    assert name == f"blobs accuracy, s, c, {result.points} points"
+    assert value.startswith("66.7 % (")
 
 
 def test_difference_is_paired():

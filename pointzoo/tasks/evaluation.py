@@ -89,6 +89,17 @@ class ProbeResult:
             )
         return cls(**{k: v if k == "settings" else _tuples(v) for k, v in values.items()})
 
+    def metric(self, data: str) -> tuple[str, str]:
+        """Return name and value as a card says them (:class:`pointzoo.cards.Metric`).
+
+        Args:
+            data: What it was measured on.
+        """
+        low, high = (100 * value for value in self.interval)
+        turned = f", turned about {self.rotation}" if self.rotation != "none" else ""
+        name = f"{data} accuracy, {self.subject}, {self.classifier}, {self.points} points{turned}"
+        return name, f"{100 * self.mean:.1f} % ({low:.1f} to {high:.1f})"
+
     def summary(self) -> str:
         """Return one line: subject, setting, accuracy in percent with its interval."""
         low, high = (100 * value for value in self.interval)
