@@ -51,8 +51,9 @@ def measure(given: argparse.Namespace, method: str, start: str, seed: int) -> di
         size = file.stat().st_size / 1e6
         with safetensors.safe_open(file, framework="numpy") as stored:
             values = sum(stored.get_tensor(name).size for name in stored.keys())  # noqa: SIM118
-    if method == "full":  # without the running statistics
-        values = sum(parameter.numel() for parameter in model.network.parameters())
+    if method != "lora":  # there the file holds what was trained
+        trained = model.network if method == "full" else model.network.head
+        values = sum(parameter.numel() for parameter in trained.parameters())
     score = model.evaluate(Subset(test, np.array(test_rows)))
     return {
         "miou": score.value,
