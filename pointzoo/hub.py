@@ -200,7 +200,11 @@ def list_cached() -> list[Cached]:
 
 
 def damage(entry: Cached) -> list[str]:
-    """Return what is wrong with a cached weight, as sentences: every file is read and compared."""
+    """Return what is wrong with a cached weight, as sentences: every file is read and compared.
+
+    Partial files that nobody needs any more are removed.
+    """
+    sweep(_store(entry.name.repo))
     problems = [
         f"{path.name} is not what the Hub has"
         for path in sorted(entry.folder.rglob("*"))
@@ -239,6 +243,19 @@ def clear_cache(repo: str | None = None) -> list[Cached]:
     return entries
 
 
+def sweep(store: Path) -> None:
+    """Remove partial copies of files that are whole by now, which a killed process left.
+
+    Args:
+        store: Folder of a repository in the cache.
+    """
+    for partial in (store / "blobs").glob("*.incomplete"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            old = time.time() - partial.stat().st_mtime > DEAD_AFTER
+            if old and partial.with_name(partial.name.split(".")[0]).exists():
+                partial.unlink()
+
+
 def _cache() -> Path:
     from huggingface_hub import constants
 
@@ -268,7 +285,7 @@ def _download(name: HubName) -> Path:
             path = _get_file(name.repo, file, commit)
             if not _is_intact(path):
                 raise _spoiled(path, name)
-            _sweep(path.resolve())
+    sweep(_store(name.repo))
     if not _agrees(path.parent):
         raise _spoiled(path, name)
     if name.revision != commit:
@@ -355,14 +372,6 @@ def _spoiled(path: Path, name: HubName) -> HubError:
         got="other bytes",
         fix="They were thrown away; try again. If it stays so, the repository is damaged.",
     )
-
-
-def _sweep(blob: Path) -> None:
-    """Remove partial copies of a whole file that a killed process left."""
-    for partial in blob.parent.glob(f"{blob.name}.*incomplete"):
-        with suppress(FileNotFoundError):  # another process was quicker
-            if time.time() - partial.stat().st_mtime > DEAD_AFTER:
-                partial.unlink()
 
 
 @contextmanager

@@ -296,6 +296,12 @@ def test_two_processes_fetch_at_once_and_one_is_killed(
         assert first.wait() == -signal.SIGKILL
     blobs = home / "hub" / "models--me--toy" / "blobs"
     assert all(hub._is_intact(blob) for blob in blobs.iterdir())
+    for partial in blobs.glob("*.incomplete"):
+        os.utime(partial, (0, 0))  # a minute later
+    environ = environment(server, home)
+    checked = python("from pointzoo.hub import *; print(*map(damage, list_cached()))", environ)
+    assert checked == "[]"
+    assert not list(blobs.glob("*.incomplete"))
     assert len(pz.load_encoder(folder).state_dict())
     server.status = 503
     assert python(code, environment(server, home)) == str(folder)
@@ -310,9 +316,16 @@ def test_partial_files_of_the_dead_are_swept(server: HubServer, pushed: str):
     old.write_bytes(b"")
     new.write_bytes(b"")
     os.utime(old, (0, 0))
+    other = store / "blobs" / f"{'0' * 64}.incomplete"  # of a file that is not whole: goes on
+    other.write_bytes(b"")
+    os.utime(other, (0, 0))
     hub.fetch(HubName.parse(NAME))
     assert not old.exists()
     assert new.exists()
+    os.utime(new, (0, 0))
+    assert hub.damage(hub.list_cached()[0]) == []
+    assert not new.exists()
+    assert other.exists()
 
 
 def test_a_registered_name_that_lives_on_the_hub(server: HubServer, pushed: str, monkeypatch):
