@@ -138,6 +138,26 @@ def _few_shot(stored: Mapping[str, Any]) -> str:
     return _section(title, header, table) + f"\nMeans over rooms and seeds: {given}.\n"
 
 
+def _methods(stored: Mapping[str, Any]) -> str:
+    """What each way of training makes of pretrained weights and of random ones."""
+    groups: dict[tuple[int, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for cell in stored["cells"]:
+        by_start = groups.setdefault((cell["rooms"], cell["method"]), {})
+        by_start.setdefault(cell["weights"], []).append(cell)
+    table = []
+    for (rooms, method), by_start in sorted(groups.items()):
+        for start, cells in sorted(by_start.items()):
+            size = [f"{cells[0]['trained']:,}", f"{cells[0]['megabytes']:.2f}"]
+            figure = _spread(100 * cell["miou"] for cell in cells)
+            seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
+            table.append([str(rooms), method, start, figure, str(len(cells)), *size, seconds])
+    header = [
+        *("labelled rooms", "method", "start", "mIoU", "seeds", "trained values", "MB", "seconds"),
+    ]
+    title = "Composed rooms: linear heads, LoRA and full fine-tuning (%)"
+    return _section(title, header, table) + _made(stored)
+
+
 def _fine_tuned(stored: Mapping[str, Any]) -> str:
     """Compare pretrained starts with random ones, seed by seed."""
     groups: dict[str, dict[str, dict[int, float]]] = {}
@@ -161,6 +181,7 @@ def _made(stored: Mapping[str, Any]) -> str:
 
 _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "rooms.json": _rooms,
+    "rooms_methods.json": _methods,
     "rooms_instances.json": _instances,
     "rooms_few_shot.json": _few_shot,
     "sh3d_finetune.json": _fine_tuned,

@@ -1,6 +1,6 @@
 """Linear head, LoRA and full fine-tuning from pretrained weights, beside training from scratch.
 
-    python benchmarks/rooms_methods.py ROOMS [--rooms 15] [--steps 240] [--seeds 0 1 2]
+    python benchmarks/rooms_methods.py ROOMS [--rooms 3 15 60] [--steps 240] [--seeds 0 1 2]
 
 Every method sees the same labelled rooms; the last step counts, nothing is chosen on the test
 rooms. Cells that are in the JSON already are not computed again.
@@ -9,8 +9,9 @@ rooms. Cells that are in the JSON already are not computed again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,9 +31,11 @@ METHODS = (
 )  # fmt: skip
 
 
-def measure(given: argparse.Namespace, method: str, start: str, seed: int) -> dict[str, Any]:
+def measure(
+    given: argparse.Namespace, method: str, start: str, rooms: int, seed: int
+) -> dict[str, Any]:
     train, test = (open_dataset(given.corpus, part) for part in ("train", "test"))
-    rows = np.random.default_rng([seed, 1]).permutation(len(train))[: given.rooms].tolist()
+    rows = np.random.default_rng([seed, 1]).permutation(len(train))[:rooms].tolist()
     test_rows = np.linspace(0, len(test) - 1, given.test_rooms).astype(int).tolist()
     architecture = pz.encoder_info(given.encoder).architecture
     encoder: Any = given.encoder
@@ -67,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--encoder", default="sparseunet14.msc_rooms")
-    parser.add_argument("--rooms", type=int, default=15)
+    parser.add_argument("--rooms", type=int, nargs="+", default=[15], help="labelled rooms")
     parser.add_argument("--test-rooms", type=int, default=30)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--reads", default="levels", help="what heads read: levels or point")
@@ -78,22 +81,18 @@ def main() -> None:
     stored: dict[str, Any] = {"cells": []}
     if given.output.exists():
         stored = json.loads(given.output.read_text(encoding="utf-8"))
-    keys = ("encoder", "rooms", "test_rooms", "steps", "reads")
-    stored["settings"] = {key: getattr(given, key) for key in keys}
-    chosen = [pair for pair in METHODS if pair[0] in given.methods]
-    for seed in given.seeds:
-        for method, start in chosen:
-            key = {"method": method, "weights": start, "seed": seed}
-            if any(all(cell[k] == v for k, v in key.items()) for cell in stored["cells"]):
-                continue
-            stored["cells"].append({**key, **measure(given, method, start, seed)})
-            given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-            print(stored["cells"][-1], flush=True)
-    for method, start in chosen:
-        found = [c for c in stored["cells"] if (c["method"], c["weights"]) == (method, start)]
-        values = [100 * cell["miou"] for cell in found]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        print(f"{method:7} {start:11} {statistics.mean(values):5.1f}{spread} mIoU")
+    words = (Path(word).name if Path(word).exists() else word for word in sys.argv[1:])
+    stored["command"] = " ".join(["python benchmarks/rooms_methods.py", *words])
+    shared = {key: getattr(given, key) for key in ("encoder", "test_rooms", "steps", "reads")}
+    wanted = itertools.product(given.seeds, given.rooms, METHODS)
+    for seed, rooms, (method, start) in wanted:
+        key = {"method": method, "weights": start, "rooms": rooms, "seed": seed, **shared}
+        done = any(all(cell[k] == v for k, v in key.items()) for cell in stored["cells"])
+        if done or method not in given.methods:
+            continue
+        stored["cells"].append({**key, **measure(given, method, start, rooms, seed)})
+        given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        print(stored["cells"][-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python scripts/release_sparseunet14.py RUN --rooms ROOMS --commit ... --command ...
 
 RUN is the folder of `pointzoo pretrain msc`. The figures of the card come from
-docs/results/rooms.json, so run benchmarks/rooms_labels.py on the weights first. The checksum that
-is printed belongs into pointzoo/zoo.py.
+docs/results/rooms.json and rooms_methods.json, so run benchmarks/rooms_labels.py and
+benchmarks/rooms_methods.py on the weights first. The checksum that is printed belongs into
+pointzoo/zoo.py.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pointzoo.zoo import create_encoder
 
 NAME = "sparseunet14.msc_rooms"
 RESULTS = ROOT / "docs" / "results" / "rooms.json"
+METHODS = ROOT / "docs" / "results" / "rooms_methods.json"
 SHOWN = 3
 """Rooms in a picture: the first of the test rooms, none of them chosen."""
 CUT = 2.1
@@ -74,7 +76,10 @@ def main() -> None:
         commit=options.commit,
         hardware=options.hardware,
         hours=hours(options.run, config["batch_size"]),
-        results=_results(json.loads(RESULTS.read_text())),
+        results=(
+            *_results(json.loads(RESULTS.read_text())),
+            *_methods(json.loads(METHODS.read_text())),
+        ),
         metrics=("mean_iou",),
         intended_use=INTENDED_USE,
         limitations=_limitations(manifest, facts["step"] * config["batch_size"]),
@@ -124,6 +129,21 @@ def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
     return tuple(
         Metric(f"mIoU on {test}, {task}, {labels}, {weights}", _spread(found), stored["command"])
         for (task, labels, test, weights), found in values.items()
+    )
+
+
+def _methods(stored: dict[str, Any]) -> tuple[Metric, ...]:
+    """Return mean and spread over the seeds of every way of fine-tuning."""
+    values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
+    for cell in stored["cells"]:
+        values[cell["rooms"], cell["method"], cell["weights"]].append(100 * cell["miou"])
+    return tuple(
+        Metric(
+            f"mIoU on test, pz.finetune {method}, {rooms} rooms, {weights}",
+            _spread(found),
+            stored["command"],
+        )
+        for (rooms, method, weights), found in values.items()
     )
 
 
