@@ -158,6 +158,9 @@ def _limitations(manifest: RoomsManifest, scenes: int) -> str:
     return f"""- It is a small network after a short run. A linear layer on its features tells
   classes apart much better than one on random features, and is still wrong about most small or rare
   things.
+- How it is fine-tuned matters. `pz.finetune` (a head fitted first, the encoder at a tenth of the
+  rate; heads read all levels) gains over random weights above; the plain training of
+  benchmarks/rooms_labels.py (one rate, a random head) gained nothing on the one seed that has both.
 - It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
   real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
   weight with `--encoder {NAME}`).

@@ -9,12 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 
 from pointzoo.data import open_dataset
 from pointzoo.data.base import PointDataset
+from pointzoo.data.readers import Split
 from pointzoo.errors import ConfigError, InputError, WeightError
 from pointzoo.features import Clouds, Source, as_cloud, evaluating
 from pointzoo.finetuning.data import validation_part
@@ -282,7 +283,7 @@ def _empty(
 
 def _part(path: Path, split: str | None, *, objects: bool) -> PointDataset:
     if split is not None:
-        return open_dataset(path, split, objects=objects)  # type: ignore[arg-type]  # others refused
+        return open_dataset(path, cast(Split, split), objects=objects)  # others are refused there
     found = validation_part(path, objects=objects)
     if found is not None:
         return found
