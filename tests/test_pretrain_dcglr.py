@@ -186,6 +186,18 @@ def test_the_projector_gives_cosines():
     np.testing.assert_allclose(projector(scenes), rows, atol=1e-6)
 
 
+@torch.no_grad()
+def test_the_projector_may_take_out_what_all_scenes_share():
+    """Scenes with a large common part look alike to the projector unless it normalises."""
+    alike = 10.0 + torch.randn(50, 16, generator=seeded())
+    spread = {}
+    for norm in (False, True):
+        torch.manual_seed(0)
+        rows = Projector(16, dataclasses.replace(CONFIG, projector_norm=norm))(alike)
+        spread[norm] = float(rows.std(dim=0).mean())
+    assert spread[True] > 3.0 * spread[False]
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_loss_is_that_of_the_views(name):
     """One step by the objective equals one spelt out, view by view."""

@@ -49,6 +49,9 @@ class DCGLRConfig(TrainingConfig):
         projector_outputs: K.
         projector_hidden: Width of the projector's hidden layers.
         projector_bottleneck: Width before the last, weight-normalised layer.
+        projector_norm: Batch normalisation in the projector's hidden layers (DINO's
+            ``use_bn_in_head``). Networks whose scene features share a large common part (DGCNN and
+            PCT pool what an activation made positive) stay at uniform targets without it.
         teacher_temperature: tau, sharpening.
         student_temperature: DINO's; the paper gives one tau only.
         center_momentum: q of Eq. 9.
@@ -74,6 +77,7 @@ class DCGLRConfig(TrainingConfig):
     projector_outputs: int = 512
     projector_hidden: int = 2048
     projector_bottleneck: int = 256
+    projector_norm: bool = False
     teacher_temperature: float = 0.04
     student_temperature: float = 0.1
     center_momentum: float = 0.9
@@ -145,10 +149,13 @@ class Projector(nn.Module):
         """Build the layers with truncated-normal weights (std 0.02)."""
         super().__init__()
         hidden, bottleneck = config.projector_hidden, config.projector_bottleneck
+        norm = [nn.BatchNorm1d(hidden)] if config.projector_norm else []
         self.mlp = nn.Sequential(
             nn.Linear(inputs, hidden),
+            *norm,
             nn.GELU(),
             nn.Linear(hidden, hidden),
+            *copy.deepcopy(norm),
             nn.GELU(),
             nn.Linear(hidden, bottleneck),
         )
