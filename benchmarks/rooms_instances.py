@@ -68,11 +68,11 @@ def some(data: PointDataset, limit: int | None) -> Some:
     return Some(data, tuple(np.linspace(0, len(data) - 1, count).astype(int).tolist()))
 
 
-def start(weights: str, like: str, seed: int) -> pz.PointEncoder:
-    """Return pretrained weights, or random ones of the same network."""
-    encoder = zoo.load_encoder(like if weights == SCRATCH else weights)
+def start(weights: str, like: str, seed: int) -> str | pz.PointEncoder:
+    """Return the name of pretrained weights, or random ones of the same network."""
     if weights != SCRATCH:
-        return encoder
+        return weights
+    encoder = zoo.load_encoder(like)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return type(encoder)(encoder.config).eval()
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--crop-points", type=int, default=20_000)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument("--encoder-rate", type=float, default=1.0)
+    parser.add_argument("--encoder-rate", type=float, help="default: as pz.finetune chooses")
     parser.add_argument("--class-weights", default="sqrt_inverse", help="or none")
     parser.add_argument("--radius", type=float, default=0.05)
     parser.add_argument("--score", default="probability", help="probability or learned")
