@@ -11,6 +11,7 @@
     │   └── UnknownNameError (KeyError)    a name that is not in a registry
     ├── MissingExtraError (ImportError)    an optional package is not installed
     ├── WeightError (RuntimeError)         a weight is not what its card says
+    ├── ExportError (RuntimeError)         an exported file does not do what the encoder does
     ├── TrainingError (RuntimeError)       a training run cannot go on
     │   └── CollapseError                  the representation has collapsed
     └── CheckFailedError (AssertionError)  an encoder broke a conformance check
@@ -112,6 +113,10 @@ class MissingExtraError(PointzooError, ImportError):
 
 class WeightError(PointzooError, RuntimeError):
     """A weight file or folder is not what its card or its pinned checksum says."""
+
+
+class ExportError(PointzooError, RuntimeError):
+    """An exported file does not do what the encoder does."""
 
 
 class TrainingError(PointzooError, RuntimeError):
