@@ -6,7 +6,7 @@ Shape legend: B clouds, N points, C channels of points and tokens, D scene chann
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast, overload
@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from pointzoo.batch import PointBatch
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.errors import CloudError, ConfigError, WeightError
-from pointzoo.io import read
+from pointzoo.io import from_object, read
 from pointzoo.io.chunks import CloudChunks
 from pointzoo.io.table import from_table
 from pointzoo.tiling import VoxelEncoder, compute_tiles, whole_points
 
-Source: TypeAlias = "str | os.PathLike[str] | PointCloud | NDArray[Any] | Tensor"
-"""One cloud: a file, a :class:`PointCloud`, or an array (see :func:`cloud_from_array`)."""
+Source: TypeAlias = (
+    "str | os.PathLike[str] | PointCloud | NDArray[Any] | Tensor | Mapping[str, Any]"
+)
+"""One cloud: a file, a :class:`PointCloud`, an array (see :func:`cloud_from_array`), or what
+another library holds (see :mod:`pointzoo.io.objects`)."""
 
 Clouds: TypeAlias = "list[Any] | tuple[Any, ...]"
 """Several sources; any other sequence (a string is one) stands for a single cloud."""
@@ -108,7 +111,8 @@ def extract(
     Args:
         encoder: Any encoder of the zoo, or a module with the same interface.
         source: A path, a :class:`PointCloud`, an (N, 3+) array or tensor (see
-            :func:`cloud_from_array`), or a list of these.
+            :func:`cloud_from_array`), a cloud or mesh of Open3D, PyVista, trimesh, PyTorch
+            Geometric or Pointcept (see :mod:`pointzoo.io.objects`), or a list of these.
         batch_points: Clouds are computed together up to this many points; a larger one alone.
         progress: Show a progress bar on stderr.
 
@@ -144,10 +148,10 @@ def extract(
 
 
 def as_cloud(source: Source) -> PointCloud:
-    """Return the point cloud that a path, a cloud, an array or a tensor stands for.
+    """Return the point cloud that a path, a cloud, an array or another library's object stands for.
 
     Raises:
-        CloudError: An array has the wrong shape or values.
+        CloudError: An array has the wrong shape or values, or an object holds no single cloud.
         ConfigError: ``source`` is something else.
         FormatError: The file cannot be read as a point cloud.
     """
@@ -157,8 +161,11 @@ def as_cloud(source: Source) -> PointCloud:
         return read(source)
     if isinstance(source, np.ndarray | Tensor):
         return cloud_from_array(source)
+    raw = from_object(source)
+    if raw is not None:
+        return raw.to_cloud()
     raise ConfigError(
-        expected="a path, a PointCloud, an (N, 3+) array, or a list of these",
+        expected="a path, a PointCloud, an (N, 3+) array, a cloud of another library, or a list",
         got=f"{type(source).__name__}",
         fix="Turn nested lists of numbers into one numpy array per cloud.",
     )

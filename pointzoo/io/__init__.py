@@ -29,16 +29,24 @@ from pointzoo.errors import ConfigError, FormatError
 from pointzoo.io.arrays import read_npy, read_npz, write_npy, write_npz
 from pointzoo.io.files import check_is_file, replacing
 from pointzoo.io.las import read_las, write_las
-from pointzoo.io.mesh import read_mesh
+from pointzoo.io.mesh import MESH_POINTS, read_mesh
+from pointzoo.io.objects import from_object
 from pointzoo.io.pcd import read_pcd, write_pcd
 from pointzoo.io.ply import read_ply, write_ply
 from pointzoo.io.raw import RawCloud
 from pointzoo.io.text import read_text, write_text
 
-__all__ = ["MESH_ENDINGS", "READABLE", "WRITABLE", "RawCloud", "read", "read_raw", "write"]
-
-MESH_POINTS = 10_000
-"""Points that are drawn from a mesh unless the caller says otherwise; ModelNet40's number."""
+__all__ = [
+    "MESH_ENDINGS",
+    "MESH_POINTS",
+    "READABLE",
+    "WRITABLE",
+    "RawCloud",
+    "from_object",
+    "read",
+    "read_raw",
+    "write",
+]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ its vertices. Coordinates stay in the frame of the file: nothing turns the y-up 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from pointzoo.errors import MissingExtraError
 from pointzoo.io.files import malformed, parsing, quiet
 from pointzoo.io.raw import RawCloud, unit_colors
+from pointzoo.io.siblings import Siblings, require_small
 from pointzoo.io.surface import SurfaceSample, sample_surface
 
+MESH_POINTS = 10_000
+"""Points that are drawn from a mesh unless the caller says otherwise; ModelNet40's number."""
 _MOST_TRIANGLES = 50_000_000  # a small GLB can repeat one mesh without end
 _GREY = 102 / 255
 """What trimesh gives a surface without colour."""
@@ -55,18 +59,50 @@ def read_mesh(path: Path, points: int) -> RawCloud:
     with parsing(path, kind), np.errstate(all="ignore"):
         data = path.read_bytes()
         corner_colors = _check_off(path, data) if kind == "OFF" else None
-        parts = list(_parts(path, trimesh.load_scene(path, process=False)))
-        count = sum(len(part.faces) for part in parts)
-        if not any(len(part.vertices) for part in parts):
-            raise malformed(path, kind, "there is no vertex in it")
-        if count == 0:
-            return _vertices(parts)
-        seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
-        triangles = np.concatenate([part.vertices[part.faces] for part in parts])
-        sample = sample_surface(triangles, points, np.random.default_rng(seed))
-        colors = _colors(parts, sample, corner_colors)
-        note = f"{points:,} points were drawn from {count:,} triangles."
-        return RawCloud(sample.coords, colors=colors, normals=sample.normals, notes=(note,))
+        scene = trimesh.load_scene(
+            io.BytesIO(data),
+            file_type=kind.lower(),
+            resolver=Siblings(path.parent),
+            process=False,
+        )
+        return _draw(list(_parts(path, scene)), points, path, data, corner_colors)
+
+
+def draw_from_scene(scene: Any, points: int) -> RawCloud:
+    """Draw points from the surface of a ``trimesh.Scene``; the same scene gives the same points.
+
+    Args:
+        scene: Anything that holds geometry in a graph, as trimesh's scenes do.
+        points: How many to draw.
+
+    Raises:
+        FormatError: There is no vertex in it, or a triangle has a corner that does not exist.
+        CloudError: All triangles are without area.
+    """
+    name = Path(type(scene).__name__)
+    with np.errstate(all="ignore"):
+        parts = list(_parts(name, scene))
+        return _draw(parts, points, name, b"".join(part.vertices.tobytes() for part in parts))
+
+
+def _draw(
+    parts: list[_Part],
+    points: int,
+    path: Path,
+    seed: bytes,
+    corner_colors: NDArray[np.float32] | None = None,
+) -> RawCloud:
+    count = sum(len(part.faces) for part in parts)
+    if not any(len(part.vertices) for part in parts):
+        raise malformed(path, "mesh", "there is no vertex in it")
+    if count == 0:
+        return _vertices(parts)
+    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(seed).digest()[:8], "little"))
+    triangles = np.concatenate([part.vertices[part.faces] for part in parts])
+    sample = sample_surface(triangles, points, generator)
+    colors = _colors(parts, sample, corner_colors)
+    note = f"{points:,} points were drawn from {count:,} triangles."
+    return RawCloud(sample.coords, colors=colors, normals=sample.normals, notes=(note,))
 
 
 def _parts(path: Path, scene: Any) -> Iterator[_Part]:
@@ -146,6 +182,7 @@ def _material_colors(
     factor = np.asarray(material.main_color)[:3] / 255
     if image is None or visual.uv is None:
         return np.broadcast_to(factor, (len(corners), 3))
+    require_small(image)
     if np.array_equal(np.asarray(image), np.asarray(color_image())):  # what stands for no texture
         return np.full((len(corners), 3), _GREY)
     uv = np.einsum("nk,nkc->nc", weights, np.nan_to_num(np.asarray(visual.uv)[corners]))
