@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pointzoo.finetuning.model import Model, load_model
     from pointzoo.inspection import inspect
     from pointzoo.io import read, write
+    from pointzoo.onnx_export import OnnxFile, export_onnx
     from pointzoo.pretrain.adapt import adapt
+    from pointzoo.transformer import FeatureTransformer
     from pointzoo.weights import sample_cloud, save_encoder
     from pointzoo.zoo import (
         EncoderInfo,
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncoderInfo",
+    "FeatureTransformer",
     "Features",
     "FewShot",
     "Model",
+    "OnnxFile",
     "PointBatch",
     "PointCloud",
     "PointEncoder",
@@ -41,6 +45,7 @@ __all__ = [
     "adapt",
     "create_encoder",
     "encoder_info",
+    "export_onnx",
     "extract",
     "few_shot",
     "finetune",
@@ -56,9 +61,11 @@ __all__ = [
 
 _MODULES = {
     "EncoderInfo": "zoo",
+    "FeatureTransformer": "transformer",
     "Features": "features",
     "FewShot": "finetuning.few_shot",
     "Model": "finetuning.model",
+    "OnnxFile": "onnx_export",
     "PointBatch": "batch",
     "PointCloud": "cloud",
     "PointEncoder": "encoders.base",
@@ -66,6 +73,7 @@ _MODULES = {
     "adapt": "pretrain.adapt",
     "create_encoder": "zoo",
     "encoder_info": "zoo",
+    "export_onnx": "onnx_export",
     "extract": "features",
     "few_shot": "finetuning.few_shot",
     "finetune": "finetuning.api",

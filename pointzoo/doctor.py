@@ -26,6 +26,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "scenezoo": ("scenezoo",),
         "hdf5": ("h5py",),
         "eval": ("scikit-learn",),
+        "onnx": ("onnx", "onnxruntime"),
         "viz": ("matplotlib",),
         "tensorboard": ("tensorboard",),
     }

@@ -14,6 +14,7 @@ PUBLIC = [
     "Features",
     "FewShot",
     "Model",
+    "OnnxFile",
     "PointBatch",
     "PointCloud",
     "PointEncoder",
@@ -21,6 +22,7 @@ PUBLIC = [
     "adapt",
     "create_encoder",
     "encoder_info",
+    "export_onnx",
     "extract",
     "few_shot",
     "finetune",
@@ -33,8 +35,8 @@ PUBLIC = [
     "save_encoder",
     "write",
 ]
-LAZY = ("accelerate", "h5py", "huggingface_hub", "laspy", "matplotlib", "plyfile", "sklearn",
-        "trimesh", "yaml")  # fmt: skip
+LAZY = ("accelerate", "h5py", "huggingface_hub", "laspy", "matplotlib", "onnx", "onnxruntime",
+        "plyfile", "sklearn", "trimesh", "yaml")  # fmt: skip
 
 
 def python(code: str) -> str:

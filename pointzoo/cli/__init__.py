@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from pointzoo.cli import benchmark, corpus, data, encoders, finetune, hub, pretrain
+from pointzoo.cli import benchmark, corpus, data, encoders, export, finetune, hub, pretrain
 from pointzoo.cli.base import Main
 
 
@@ -31,6 +31,7 @@ for _command in (
     corpus.corpus,
     data.data,
     benchmark.benchmark,
+    export.export,
     hub.push,
     hub.cache,
     hub.card,

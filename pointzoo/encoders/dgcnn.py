@@ -79,11 +79,14 @@ class FirstGraph:
         rows: (N',) rows of the batch that take part; None for all.
         offsets: (B,) cumulative numbers of those.
         members: (N', K) neighbours of each in space, counted in the kept points.
+        later: The same in feature space, for each edge convolution after the first; empty where
+            they are to be found anew, as ever but in comparisons.
     """
 
     rows: Tensor | None
     offsets: Tensor
     members: Tensor
+    later: tuple[Tensor, ...] = ()
 
 
 class DGCNN(PointEncoder):
@@ -142,7 +145,9 @@ class DGCNN(PointEncoder):
         offsets, members = geometry.offsets, geometry.members
         found: list[Tensor] = []
         for conv in self.edge_convs:
-            if found:
+            if found and geometry.later:
+                members = geometry.later[len(found) - 1]
+            elif found:
                 members, _ = ops.knn(x, offsets, x, offsets, self.config.neighbors)
             x = conv(x, Graph(members, offsets))
             found.append(x)
