@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +69,7 @@ def test_every_example_has_a_test() -> None:
         "finetune_segmentation",
         "instance_segmentation",
         "linear_probe",
+        "run_onnx",
         "toys",  # what the others are made of
     }
 
@@ -139,3 +141,33 @@ def test_instance_segmentation(
     assert lines[0].split() == ["class", "ap", "ap50", "ap25"]
     assert "objects" in next(line for line in lines if "found" in line)
     assert (tmp_path / "instances.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("kind", ["encoder", "scenes"])
+@pytest.mark.parametrize("columns", [3, 9])
+def test_run_onnx(kind: str, columns: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    encoder = pz.load_encoder(request.getfixturevalue(kind))
+    model, cloud, out = (tmp_path / name for name in ("model.onnx", "cloud.npy", "out.npz"))
+    pz.export_onnx(encoder, model)
+    rng = np.random.default_rng(0)
+    table = np.hstack([rng.normal((500.0, 0.0, 20.0), size=(300, 3)), rng.uniform(size=(300, 6))])
+    np.save(cloud, table[:, :columns])
+    alone = "import sys, runpy; sys.modules.update(torch=None, pointzoo=None); "
+    code = f"{alone}sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    example = EXAMPLES / "run_onnx.py"
+    command = [sys.executable, "-c", code, example, model, "--cloud", cloud, "--out", out]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"300 points, {encoder.out_channels} channels each" in told
+    parts = {"colors": table[:, 3:6], "normals": table[:, 6:]} if columns == 9 else {}
+    wanted = encoder.extract(pz.PointCloud(coords=table[:, :3], **parts))
+    with np.load(out) as stored:
+        np.testing.assert_allclose(stored["point"], wanted.point, atol=1e-4)
+        np.testing.assert_allclose(stored["scene"], wanted.scene, atol=1e-4)
+
+
+def test_run_onnx_without_a_cloud(
+    scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pz.export_onnx(scenes, tmp_path / "model.onnx")
+    _load("run_onnx").main([str(tmp_path / "model.onnx"), "--out", str(tmp_path / "out.npz")])
+    assert "5,000 points, 8 channels each" in capsys.readouterr().out
