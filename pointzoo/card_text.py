@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pointzoo.errors import FormatError
+from pointzoo.intake import parse_yaml
 
-_MAX_DEPTH = 10
 CARD_SCHEMA = 1
 LIBRARY = "pointzoo"
 PIPELINE_TAGS = ("feature-extraction", "other")
@@ -30,7 +30,12 @@ def split_text(text: str, file: str) -> tuple[dict[str, Any], str]:
         FormatError: There is no header, or it cannot be parsed.
     """
     found = re.match(r"---\n(.*?\n)---\n(.*)", text, re.DOTALL)
-    header = _parse(found[1]) if found else "none"
+    header: Any = "none"
+    if found is not None:
+        try:
+            header = parse_yaml(found[1])
+        except FormatError as error:
+            header = error.got
     if found is None or not isinstance(header, dict):
         raise FormatError(
             expected=f"{file} to begin with a YAML header between two lines '---'",
@@ -38,22 +43,6 @@ def split_text(text: str, file: str) -> tuple[dict[str, Any], str]:
             fix="Write the card with pointzoo.cards.render_card.",
         )
     return header, found[2]
-
-
-def _parse(text: str) -> Any:
-    """Parse YAML; what is wrong comes back as text."""
-    import yaml
-
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:  # PyYAML needs minutes for a few thousand brackets
-                return f"more than {_MAX_DEPTH} levels"
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        return str(error).splitlines()[0]
 
 
 def title_of(body: str) -> tuple[str, str]:

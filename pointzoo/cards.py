@@ -9,10 +9,10 @@ people.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pointzoo.card_text import (
     title_of,
 )
 from pointzoo.errors import FormatError, UnknownNameError
+from pointzoo.intake import parse_json, read_limited, require_own
 
 CARD_FILE = "README.md"
 COMMERCIAL_LICENSES = frozenset(
@@ -278,11 +279,11 @@ def check_card(folder: str | os.PathLike[str]) -> list[str]:
     root = Path(folder)
     header, body = _split(_card_file(root))
     problems = card_problems(header, body)
-    shown = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", body)
+    shown = re.findall(r"!\[[^\]\n]{0,999}\]\(([^)\s]{1,999})\)", body)  # bounded: no long search
     problems += [
         f"the picture {name} is not in the folder"
         for name in shown
-        if "://" not in name and not (root / name).is_file()
+        if "://" not in name and not _is_beside(root, name)
     ]
     if not problems:
         card = read_card(root)
@@ -367,11 +368,12 @@ def _card_file(path: str | os.PathLike[str]) -> Path:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        require_own(file)
+        return read_limited(file).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"a card at {file}",
-            got=f"{type(error).__name__}",
+            got=error.got if isinstance(error, FormatError) else type(error).__name__,
             fix="A weight folder holds README.md, UTF-8.",
         ) from error
 
@@ -380,10 +382,21 @@ def _split(file: Path) -> tuple[dict[str, Any], str]:
     return split_text(_read_text(file), str(file))
 
 
+def _is_beside(root: Path, name: str) -> bool:
+    """Say whether a file is in a folder, where a name with ``..`` or a link may lead out of it."""
+    file = root / name
+    inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))
+    if inside or Path(name).name == name:
+        with suppress(FormatError, OSError, ValueError):
+            require_own(file)
+            return file.is_file()
+    return False
+
+
 def _config_problems(root: Path, card: Card) -> list[str]:
     try:
-        config = json.loads(_read_text(root / "config.json"))
-    except ValueError:  # FormatError, too, is one
+        config = parse_json(_read_text(root / "config.json"))
+    except FormatError:
         return ["there is no readable config.json beside the card"]
     config = config if isinstance(config, dict) else {}
     encoder = config.get("encoder")  # of a model

@@ -11,7 +11,6 @@ tensors with the sha256 in ``config.json``, before anything is loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import sys
@@ -22,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from pointzoo.errors import ConfigError, HubError, PointzooError, UnknownNameError
+from pointzoo.errors import ConfigError, FormatError, HubError, PointzooError, UnknownNameError
+from pointzoo.intake import parse_json, read_limited, require_own
 from pointzoo.io.files import replacing
 
 PREFIX = "hf-hub:"
@@ -190,7 +190,7 @@ def list_cached() -> list[Cached]:
                         sorted(
                             path.relative_to(refs).as_posix()
                             for path in refs.rglob("*")
-                            if path.is_file() and path.read_text(encoding="utf-8") == folder.name
+                            if path.is_file() and path.read_bytes() == folder.name.encode()
                         )
                     ),
                     sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
@@ -325,9 +325,13 @@ def _is_intact(path: Path) -> bool:
     The Hub names a large file by its sha256 and a small one as git does. Where the file system has
     no links, there is nothing to compare with.
     """
+    try:
+        require_own(path)
+    except FormatError:
+        return False
     blob = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return _sha256(blob) == blob.name
+        return sha256_of_file(blob) == blob.name
     if re.fullmatch(r"[0-9a-f]{40}", blob.name):
         data = blob.read_bytes()
         git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
@@ -339,13 +343,13 @@ def _agrees(folder: Path) -> bool:
     """Say whether the tensors have the sha256 of ``config.json``, if that says one."""
     config = _read_config(folder / CONFIG_FILE)
     wanted = config.get("sha256")
-    return wanted is None or wanted == _sha256(folder / MODEL_FILE)
+    return wanted is None or wanted == sha256_of_file(folder / MODEL_FILE)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = parse_json(read_limited(path))
+    except (OSError, FormatError):
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -355,7 +359,8 @@ def _is_ours(path: Path) -> bool:
     return "fingerprint" in config or config.get("kind") == "pointzoo model"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
+    """Return the checksum of a file, which is read a part at a time."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -365,7 +370,9 @@ def _sha256(path: Path) -> str:
 
 def _spoiled(path: Path, name: HubName) -> HubError:
     """Throw a bad file out of the cache, so that the next attempt gets it again."""
-    path.resolve().unlink(missing_ok=True)
+    with suppress(FormatError):
+        require_own(path)
+        path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return HubError(
         expected=f"{path.name} of {name} with the checksum that the repository states",

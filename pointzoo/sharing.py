@@ -8,8 +8,6 @@ contradict each other keep it from being pushed, before anything is sent.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -22,7 +20,8 @@ from typing import Any
 from pointzoo.cards import CARD_FILE, Card, check_card, make_card, read_card
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, FormatError, WeightError
-from pointzoo.hub import HubName, upload
+from pointzoo.hub import HubName, sha256_of_file, upload
+from pointzoo.intake import parse_json, parse_yaml, read_limited, require_own
 from pointzoo.weights import CONFIG_FILE, MODEL_FILE, architecture_of, save_encoder
 from pointzoo.zoo import locate
 
@@ -167,13 +166,20 @@ def export_weight(source: str | os.PathLike[str], folder: str | os.PathLike[str]
 
 
 def published(folder: Path) -> list[Path]:
-    """Return the files of a folder that belong to its weight, by name: not runs, not logs."""
-    return sorted(
+    """Return the files of a folder that belong to its weight, by name: not runs, not logs.
+
+    Raises:
+        FormatError: One is a link to a file outside the folder, which nobody means to publish.
+    """
+    found = sorted(
         path
         for path in folder.iterdir()
         if path.is_file()
         and (path.name in (MODEL_FILE, CONFIG_FILE, CARD_FILE) or path.suffix.lower() in PICTURES)
     )
+    for path in found:
+        require_own(path)
+    return found
 
 
 def as_card(given: CardLike, known: Mapping[str, Any]) -> Card:
@@ -214,11 +220,9 @@ def add_pictures(folder: Path, pictures: Iterable[str | os.PathLike[str]]) -> No
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = parse_yaml(read_limited(path).decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"YAML or JSON with the fields of a card in {path}",
             got=" ".join(str(error).split()),
@@ -250,8 +254,9 @@ def _require_card(folder: Path) -> None:
 
 def _require_agreement(folder: Path) -> None:
     try:
-        wanted = json.loads((folder / CONFIG_FILE).read_bytes())["sha256"]
-        got = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+        require_own(folder / MODEL_FILE)
+        wanted = parse_json(read_limited(folder / CONFIG_FILE))["sha256"]
+        got = sha256_of_file(folder / MODEL_FILE)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WeightError(
             expected=f"{MODEL_FILE} and {CONFIG_FILE} of pointzoo in {folder}",

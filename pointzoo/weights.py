@@ -30,8 +30,9 @@ from pointzoo.cards import CARD_FILE, Card, Facts, render_card
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.encoders.base import EncoderConfig, PointEncoder, normalize_coords
 from pointzoo.encoders.registry import ARCHITECTURES, build
-from pointzoo.errors import ConfigError, InputError, WeightError
+from pointzoo.errors import ConfigError, FormatError, InputError, PointzooError, WeightError
 from pointzoo.features import cloud_from_array, extract
+from pointzoo.intake import MAX_TEXT, parse_json, read_limited, require_own
 
 SCHEMA = 1
 MODEL_FILE = "model.safetensors"
@@ -98,7 +99,7 @@ def save_encoder(
     tensors = _stored(encoder, half=half)
     data = safetensors.torch.save(tensors)
     config = _describe(encoder, name, hashlib.sha256(data).hexdigest())
-    stored = _assemble(config, tensors)
+    stored = _assemble(build_described(config), tensors, name)
     config["fingerprint"] = fingerprint(stored)
     bare = readme or f"# {target.name}\n\nThis weight has no card.\n"
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -141,7 +142,8 @@ def load_folder(folder: str | os.PathLike[str], *, sha256: str | None = None) ->
     """
     root = Path(folder)
     config = read_config(root)
-    data = _read_bytes(root / MODEL_FILE)
+    encoder = build_described(config)
+    data = _read_bytes(root / MODEL_FILE, largest_file(encoder.state_dict()))
     digest = hashlib.sha256(data).hexdigest()
     for origin, wanted in (("config.json", config["sha256"]), ("the registry", sha256)):
         if wanted is not None and wanted != digest:
@@ -156,8 +158,16 @@ def load_folder(folder: str | os.PathLike[str], *, sha256: str | None = None) ->
         raise WeightError(
             expected=f"a readable {root / MODEL_FILE}", got=str(error), fix="Get the file again."
         ) from error
-    encoder = _assemble(config, tensors)
-    _require_fingerprint(config["fingerprint"], fingerprint(encoder), root)
+    _assemble(encoder, tensors, config["architecture"])
+    try:
+        found = fingerprint(encoder)
+    except (PointzooError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise WeightError(
+            expected=f"settings in {root / CONFIG_FILE} that the encoder runs with",
+            got=" ".join(str(error).split())[:300],
+            fix="The folder was edited: get it again.",
+        ) from error
+    _require_fingerprint(config["fingerprint"], found, root)
     return encoder
 
 
@@ -169,10 +179,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as error:
+        config = parse_json(_read_bytes(path, MAX_TEXT))
+    except FormatError as error:
         raise WeightError(
-            expected=f"JSON in {path}", got=str(error), fix="Get the file again."
+            expected=f"JSON in {path}", got=error.got, fix="Get the file again."
         ) from error
     if not isinstance(config, dict) or config.get("schema") != SCHEMA:
         raise WeightError(
@@ -334,9 +344,15 @@ def _describe(encoder: PointEncoder, architecture: str, sha256: str) -> dict[str
     }
 
 
-def _assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PointEncoder:
-    """Put stored tensors into the encoder that the config describes."""
-    encoder = build_described(config)
+def largest_file(state: Mapping[str, Tensor]) -> int:
+    """Return bytes that a file with this state cannot exceed: tensors, and a header of names."""
+    return sum(t.numel() * t.element_size() + 1024 for t in state.values()) + (1 << 20)
+
+
+def _assemble(
+    encoder: PointEncoder, tensors: Mapping[str, Tensor], architecture: str
+) -> PointEncoder:
+    """Put stored tensors into an encoder without memory."""
     state = encoder.state_dict()
     for kind, names in (
         ("missing", set(state) - set(tensors)),
@@ -344,7 +360,7 @@ def _assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Point
     ):
         if names:
             raise WeightError(
-                expected=f"the {len(state)} tensors of {config['architecture']}",
+                expected=f"the {len(state)} tensors of {architecture}",
                 got=f"{len(names)} {kind}: {', '.join(sorted(names)[:5])}",
                 fix="The weight belongs to another architecture or release.",
             )
@@ -373,13 +389,15 @@ def _tensor_error(name: str, expected: str, got: str) -> WeightError:
     )
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
+        require_own(path)
+        return read_limited(path, most)
+    except (OSError, MemoryError, FormatError) as error:
+        told = error.got if isinstance(error, FormatError) else type(error).__name__
         raise WeightError(
             expected=f"a weight folder with {path.name}",
-            got=f"{type(error).__name__} at {path}",
+            got=f"{told} at {path}",
             fix=f"A weight folder holds {MODEL_FILE}, {CONFIG_FILE} and {CARD_FILE}.",
         ) from error
 

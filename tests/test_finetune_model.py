@@ -231,9 +231,10 @@ def test_a_changed_config_is_refused(model: Model, tmp_path: Path, change: dict[
     ],
 )
 def test_a_model_of_another_release_is_refused(model: Model, tmp_path: Path, facts: Any):
-    from pointzoo.finetuning.store import read_model, write_model
+    from pointzoo.finetuning.store import read_facts, read_tensors, write_model
 
-    config, tensors = read_model(model.save(tmp_path / "model"))
+    config, size = read_facts(model.save(tmp_path / "model"))
+    tensors = read_tensors(tmp_path / "model", config, size)
     plain = {k: v for k, v in config.items() if k not in ("tensors", "sha256")}
     write_model(tmp_path / "other", {**plain, **facts}, tensors, "")
     with pytest.raises(WeightError, match="release"):
@@ -241,9 +242,10 @@ def test_a_model_of_another_release_is_refused(model: Model, tmp_path: Path, fac
 
 
 def test_tensors_must_be_those_of_the_network(model: Model, tmp_path: Path):
-    from pointzoo.finetuning.store import read_model, write_model
+    from pointzoo.finetuning.store import read_facts, read_tensors, write_model
 
-    config, tensors = read_model(model.save(tmp_path / "model"))
+    config, size = read_facts(model.save(tmp_path / "model"))
+    tensors = read_tensors(tmp_path / "model", config, size)
     plain = {k: v for k, v in config.items() if k not in ("tensors", "sha256")}
     less = {k: v for k, v in tensors.items() if k != "head.layers.bias"}
     bias = tensors["head.layers.bias"]

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from pointzoo.data.base import ArrayDataset
 from pointzoo.errors import ConfigError, FormatError
+from pointzoo.intake import MAX_MANIFEST, parse_json, read_limited
+from pointzoo.io.arrays import map_npy
 
 SCHEMA = 1
 """Version of the folder layout; a reader refuses any other."""
@@ -191,7 +193,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / MANIFEST
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = parse_json(read_limited(file, MAX_MANIFEST), file)
         if raw["schema"] != SCHEMA:
             raise FormatError(
                 expected=f"a corpus of schema {SCHEMA}", got=f"schema {raw['schema']}", fix=_REBUILD
@@ -205,7 +207,7 @@ def read_manifest(path: Path) -> Manifest:
             tuple(SourceFile(**file) for file in raw["files"]),
             tuple(Skipped(**skip) for skip in raw["skipped"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(
@@ -231,6 +233,10 @@ def read_corpus(path: Path) -> ArrayDataset:
                 got=f"{len(array)}",
                 fix=_REBUILD,
             )
+    if not np.array_equal(arrays["labels"], [record.label for record in manifest.records]):
+        raise FormatError(
+            expected=f"labels.npy with the labels that {MANIFEST} lists", got="others", fix=_REBUILD
+        )
     return ArrayDataset(
         name=manifest.header.name,
         names=tuple(record.name for record in manifest.records),
@@ -325,13 +331,18 @@ def _centred(coords: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 def _open_array(path: Path, name: str) -> NDArray[Any]:
     file = path / f"{name}.npy"
     try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = map_npy(file)
     except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"the array file {file}", got=f"{type(error).__name__}: {error}", fix=_REBUILD
         ) from error
-    if array.dtype != _DTYPES[name]:
-        raise FormatError(expected=f"{file} of {_DTYPES[name]}", got=f"{array.dtype}", fix=_REBUILD)
+    shaped = array.ndim == 1 if name == "labels" else array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != _DTYPES[name] or not shaped:
+        raise FormatError(
+            expected=f"{file} of {_DTYPES[name]}",
+            got=f"{array.dtype} of shape {array.shape}",
+            fix=_REBUILD,
+        )
     return array
 
 

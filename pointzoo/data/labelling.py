@@ -7,7 +7,6 @@ legend: N points, K classes.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.errors import ConfigError, FormatError
-from pointzoo.io.arrays import load_arrays
+from pointzoo.intake import parse_json, read_limited
+from pointzoo.io.arrays import load_arrays, map_npy
 from pointzoo.io.columns import LABEL_NAMES, is_whole
 from pointzoo.io.files import malformed, parsing
 
@@ -235,8 +235,7 @@ def _read_values(path: Path, kind: str, name: str | None) -> NDArray[Any]:
         if path.suffix == ".txt":
             return np.array([float(word) for word in path.read_text(encoding="utf-8").split()])
         if path.suffix == ".npy":
-            values: NDArray[Any] = np.load(path, allow_pickle=False)
-            return values
+            return np.array(map_npy(path))
     arrays = load_arrays(path)
     likely = (*LABEL_NAMES, *LABEL_FIELDS) if kind == "label" else INSTANCE_FIELDS
     wanted = [name] if name in arrays else [key for key in likely if key in arrays]
@@ -265,7 +264,7 @@ def _likeliest(cloud: PointCloud, names: Sequence[str]) -> NDArray[Any] | None:
 
 def _read_classes(path: Path) -> dict[str, Any]:
     with parsing(path, "JSON"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_limited(path), path)
     keyed = isinstance(content, dict) and not all(_is_number(key) for key in content)
     return dict(content) if keyed else {"classes": content}
 

@@ -182,6 +182,8 @@ def _read_hdf5(
         try:
             with h5py.File(path, "r") as file:
                 for key in (*required, *(key for key in optional if key in file)):
+                    if file[key].external or file.get(key, getlink=True).__class__ != h5py.HardLink:
+                        raise malformed(path, "HDF5", f"{key!r} lies in another file")
                     if file[key].nbytes > _LARGEST_RATIO * path.stat().st_size:
                         raise malformed(path, "HDF5", f"{key!r} claims more than fits")
                     arrays[key] = file[key][()]

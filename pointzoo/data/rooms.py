@@ -31,6 +31,8 @@ from numpy.typing import NDArray
 from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.data.scene_classes import SCANNET20
 from pointzoo.errors import ConfigError, FormatError
+from pointzoo.intake import MAX_MANIFEST, parse_json, read_limited
+from pointzoo.io.arrays import load_arrays, map_npy
 
 SCHEMA = 1
 """Version of the folder layout; a reader refuses any other."""
@@ -259,7 +261,7 @@ def read_rooms_manifest(path: Path) -> RoomsManifest:
     """
     file = path / MANIFEST
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = parse_json(read_limited(file, MAX_MANIFEST), file)
         if (raw["kind"], raw["schema"]) != (_KIND, SCHEMA):
             raise ValueError(f"{raw['kind']!r} of schema {raw['schema']}, not {SCHEMA}")
         names = {f.name for f in dataclasses.fields(RoomsHeader)}
@@ -271,7 +273,7 @@ def read_rooms_manifest(path: Path) -> RoomsManifest:
             tuple(RoomRecord(**room) for room in rooms),
             tuple(ModelSource(**model) for model in raw["models"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
             expected=f"a folder of rooms with a {MANIFEST}",
             got=f"{file}: {type(error).__name__}: {error}",
@@ -294,7 +296,7 @@ def read_rooms(path: Path, split: str | None = None) -> RoomsDataset:
     offsets = _open_array(path, "offsets", "int64", 0)
     stops = np.asarray(offsets)
     starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
-    if len(stops) != len(manifest.rooms) or (stops < starts).any():
+    if len(stops) != len(manifest.rooms) or (stops < starts).any() or not len(stops):
         raise _mismatch(f"offsets of {len(manifest.rooms)} rooms", f"{len(stops)} of {path}")
     arrays = {key: _open_array(path, key, *kind) for key, kind in _ARRAYS.items()}
     for key, array in arrays.items():
@@ -331,8 +333,10 @@ def read_frames(path: Path, name: str) -> Frames:
     """
     file = path / "frames" / f"{name}.npz"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return Frames(*(arrays[f.name] for f in dataclasses.fields(Frames)))
+        if file.parent != path / "frames" or ".." in name:
+            raise ValueError("a room with a path for a name")  # is caught with its like
+        arrays = load_arrays(file)
+        return Frames(*(arrays[f.name] for f in dataclasses.fields(Frames)))
     except (OSError, ValueError, KeyError) as error:
         raise FormatError(
             expected=f"RGB-D frames {file}",
@@ -394,7 +398,7 @@ def _write_frames(folder: Path, name: str, frames: Frames) -> None:
 def _open_array(path: Path, name: str, dtype: str, width: int) -> NDArray[Any]:
     file = path / f"{name}.npy"
     try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = map_npy(file)
     except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"the array file {file}", got=f"{type(error).__name__}: {error}", fix=_REBUILD

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.data.scene_classes import S3DIS13, SCANNET20, SCANNET200
 from pointzoo.errors import CloudError, ConfigError, FormatError
+from pointzoo.io.arrays import map_npy
 
 LABELS: Mapping[str, tuple[str, ...]] = {
     "segment20": SCANNET20,
@@ -178,12 +179,11 @@ def load_array(file: Path) -> NDArray[Any]:
         FormatError: It is damaged.
     """
     try:
-        array: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return np.array(map_npy(file))
+    except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"the array file {file}", got=f"{type(error).__name__}: {error}", fix=_FIX
         ) from error
-    return array
 
 
 def color_bytes(color: NDArray[Any]) -> NDArray[Any]:

@@ -31,6 +31,7 @@ CHANNEL_FILL: Mapping[str, float] = {"colors": 0.5, "normals": 0.0}
 """Optional per-point channels (three values each) and what a cloud without them gets."""
 
 Normalize = Literal["unit_sphere", "center"]
+MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class EncoderConfig:
         """Check the values.
 
         Raises:
-            ConfigError: A channel or a normalisation is unknown.
+            ConfigError: A channel or a normalisation is unknown, or there are too many layers.
         """
+        self._check_depth()
         unknown = set(self.channels) - set(CHANNEL_FILL)
         if unknown or len(set(self.channels)) != len(self.channels):
             raise ConfigError(
@@ -106,6 +108,19 @@ class EncoderConfig:
                 got=repr(self.normalize),
                 fix="Choose one of the two.",
             )
+
+    def _check_depth(self) -> None:
+        """Refuse more layers than anybody builds: a config that was tampered with takes for ever.
+
+        Layers are counted by the settings ``depth``, ``depths`` and ``layers``.
+        """
+        found = [getattr(self, key) for key in ("depth", "depths", "layers") if hasattr(self, key)]
+        for value in found:
+            counts = value if isinstance(value, tuple) else (value,)
+            if sum(counts) > MAX_LAYERS or len(counts) > MAX_LAYERS:
+                raise ConfigError(
+                    expected=f"at most {MAX_LAYERS} layers", got=str(sum(counts)), fix="Take fewer."
+                )
 
     @property
     def feature_channels(self) -> int:

@@ -9,26 +9,33 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 import torch
 
 from pointzoo.data import open_dataset
 from pointzoo.data.base import PointDataset
 from pointzoo.data.readers import Split
-from pointzoo.errors import ConfigError, InputError, WeightError
+from pointzoo.errors import ConfigError, WeightError
 from pointzoo.features import Clouds, Source, as_cloud, evaluating
 from pointzoo.finetuning.data import validation_part
 from pointzoo.finetuning.lora import add_adapters, added_names, has_adapters
-from pointzoo.finetuning.network import Network
+from pointzoo.finetuning.network import Network, Reads
 from pointzoo.finetuning.part import Part
 from pointzoo.finetuning.renamed import with_classes
 from pointzoo.finetuning.source import EncoderSource
-from pointzoo.finetuning.store import load_state, read_model, write_model
+from pointzoo.finetuning.store import load_state, read_facts, read_tensors, write_model
 from pointzoo.finetuning.table import get_task
 from pointzoo.finetuning.task import Score, Task
 from pointzoo.hub import HubName, fetch, is_hub_name
+from pointzoo.weights import largest_file
 from pointzoo.zoo import warn_of_license
+
+_UNFIT = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
+"""What building a network from a config raises that was tampered with."""
 
 if TYPE_CHECKING:
     from pointzoo.sharing import Push
@@ -223,21 +230,31 @@ def load_model(
         ConfigError: There is no such device.
     """
     root = fetch(HubName.parse(folder)) if is_hub_name(folder) else Path(folder)
-    config, tensors = read_model(root)
-    warn_of_license(root)
+    config, size = read_facts(root)
     try:
         source = EncoderSource(**config["encoder"])
         task = get_task(config["task"]["name"]).from_dict(config["task"])
         parts = config["network"]
         reads, rank, hidden = parts["reads"], int(parts["rank"]), int(parts["hidden"])
-        network = _empty(source, encoder, task, reads=reads, rank=rank, hidden=hidden)
-    except (KeyError, TypeError, ValueError, InputError) as error:
+        if reads not in get_args(Reads):
+            raise ValueError(f"a head that reads {reads!r}")  # is caught with its like
+        network = _empty(source, encoder, task, reads=reads, rank=rank, hidden=hidden, size=size)
+        scores = config.get("scores", {})
+        for score in scores.values():
+            Score.from_dict(score)
+    except WeightError:
+        raise
+    except _UNFIT as error:
         raise WeightError(
             expected=f"a model of this release in {folder}",
             got=f"{type(error).__name__}: {error}",
             fix="Install the release of pointzoo that wrote it.",
         ) from error
-    load_state(network, tensors, stored_names(network, embedded=source.kind == "embedded"))
+    names = stored_names(network, embedded=source.kind == "embedded")
+    state = network.state_dict()
+    tensors = read_tensors(root, config, largest_file({name: state[name] for name in names}))
+    load_state(network, tensors, names)
+    warn_of_license(root)
     try:
         network.to(device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -251,7 +268,7 @@ def load_model(
         rank=rank,
         hidden=hidden,
         settings=config["settings"],
-        scores=config.get("scores", {}),
+        scores=scores,
     )
 
 
@@ -272,10 +289,12 @@ def _empty(
     reads: Any,
     rank: int,
     hidden: int,
+    size: int,
 ) -> Network:
-    base = source.build(place)
+    """Build the network of a model without its head's values, and no larger than its file is."""
+    base = source.build(place, most=size)
     with torch.random.fork_rng(devices=[]):
-        network = Network(base, task, reads=reads, hidden=hidden)
+        network = Network(base, task, reads=reads, hidden=hidden, empty=True)
         if rank:
             add_adapters(base, rank)
     return network

@@ -53,6 +53,7 @@ class Network(nn.Module):
         reads: Reads = "point",
         hidden: int = 0,
         widths: tuple[int, ...] | None = None,
+        empty: bool = False,
     ) -> None:
         """Build the head; its random weights come from torch's global generator.
 
@@ -63,12 +64,15 @@ class Network(nn.Module):
             hidden: Width of a hidden layer of the head; 0 for a linear one.
             widths: Of the blocks of a point's row, where they are known already; None: the encoder
                 is asked.
+            empty: Give the head no memory (the meta device), because its state is put in later.
         """
         super().__init__()
         self.encoder, self.task, self.reads = encoder, task, reads
         self.widths = widths or self._block_widths()
-        self.head = task.build_head(sum(self.widths), encoder.scene_channels, hidden=hidden)
-        self.head.to(self.device)
+        with torch.device("meta") if empty else contextlib.nullcontext():
+            self.head = task.build_head(sum(self.widths), encoder.scene_channels, hidden=hidden)
+        if not empty:
+            self.head.to(self.device)
 
     @property
     def device(self) -> torch.device:

@@ -30,8 +30,10 @@ from pointzoo.finetuning.segmentation import (
     point_labels,
     raw_items,
 )
-from pointzoo.finetuning.task import Item, Score, Task, TaskOptions
+from pointzoo.finetuning.task import Item, Score, Task, TaskOptions, names_of
 from pointzoo.metrics import confusion_matrix
+
+_MOST_PARTS = 10_000_000  # cells of the table of parts by category
 
 
 class Part(Task[Tensor]):
@@ -99,13 +101,19 @@ class Part(Task[Tensor]):
 
         Raises:
             KeyError: Something is missing.
-            TypeError: An option is unknown.
+            TypeError: An option is unknown, or something is of another type.
+            ValueError: A category or a part does not exist.
         """
-        parts = np.zeros((len(values["categories"]), len(values["class_names"])), dtype=bool)
-        for row, found in enumerate(values["parts"]):
+        names, categories = names_of(values), names_of(values, "categories")
+        listed = values["parts"]
+        highest = max((max(row, default=0) for row in listed), default=0)
+        sizes = len(listed) == len(categories) and len(names) * len(categories) <= _MOST_PARTS
+        if not sizes or not 0 <= highest < max(len(names), 1):
+            raise ValueError(f"parts {str(listed)[:100]} of {len(categories)} categories")
+        parts = np.zeros((len(categories), len(names)), dtype=bool)
+        for row, found in enumerate(listed):
             parts[row, found] = True
-        options = cls.options_class(**values["options"])
-        return cls(values["class_names"], options, categories=values["categories"], parts=parts)
+        return cls(names, cls.options_of(values), categories=categories, parts=parts)
 
     def build_head(self, point_channels: int, scene_channels: int, *, hidden: int) -> nn.Module:
         """Build a linear layer or an MLP on the rows of points beside that of their object."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from pointzoo.errors import FormatError
 from pointzoo.finetuning.model import Model, load_model
 from pointzoo.finetuning.source import embedded
 from pointzoo.finetuning.store import CONFIG_FILE, KIND, PUBLISHED
+from pointzoo.intake import parse_json, read_limited
 from pointzoo.sharing import (
     CODE_LICENSE,
     CardLike,
@@ -105,7 +105,7 @@ def push_directory(
 
 def _is_model(folder: Path) -> bool:
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        config = parse_json(read_limited(folder / CONFIG_FILE))
     except (OSError, ValueError):
         return False  # load_folder says what is wrong
     return isinstance(config, dict) and config.get("kind") == KIND

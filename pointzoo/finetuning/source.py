@@ -48,11 +48,14 @@ class EncoderSource:
         """Return JSON types."""
         return dataclasses.asdict(self)
 
-    def build(self, folder: str | os.PathLike[str] | None = None) -> PointEncoder:
+    def build(
+        self, folder: str | os.PathLike[str] | None = None, *, most: int | None = None
+    ) -> PointEncoder:
         """Return the encoder: loaded and verified, or empty where it is embedded.
 
         Args:
             folder: Where the weight folder lies now, if it is not where it was.
+            most: Bytes that an embedded encoder may have, as its file cannot hold more.
 
         Raises:
             WeightError: The encoder is not there, or it is not the one that the model was trained
@@ -60,14 +63,16 @@ class EncoderSource:
         """
         if self.kind == "embedded":
             try:
+                self._require_size(most)
                 with torch.random.fork_rng(devices=[]):
                     return build(self.architecture, **self.config).eval()
-            except (InputError, TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:
                 raise WeightError(
                     expected=f"an architecture that this release knows ({self.architecture!r})",
                     got=str(error),
                     fix="Install the release of pointzoo that wrote the model.",
                 ) from error
+        self._require_kind()
         try:
             place = folder or self.name
             found = encoder_info(place).sha256
@@ -85,6 +90,30 @@ class EncoderSource:
                 fix="Pass load_model(..., encoder=FOLDER) with the one that the model needs.",
             )
         return encoder
+
+    def _require_size(self, most: int | None) -> None:
+        """Build it without memory first: a config that was tampered with may describe anything."""
+        with torch.device("meta"):
+            tensors = build(self.architecture, **self.config).state_dict().values()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if most is not None and size > most:
+            raise ConfigError(
+                expected=f"an encoder of at most {most:,} bytes, as the model's file has",
+                got=f"{size:,}",
+                fix="The folder was edited: get it again.",
+            )
+
+    def _require_kind(self) -> None:
+        """Refuse a name of another kind than is said, so that none is fetched by surprise."""
+        hub, known = is_hub_name(self.name), self.name in WEIGHTS
+        if self.kind not in ("registered", "hub", "folder") or (
+            (hub, known) != (self.kind == "hub", self.kind == "registered")
+        ):
+            raise WeightError(
+                expected="the encoder of a model by name, folder or hub name, as its kind says",
+                got=f"{self.kind} {self.name!r}",
+                fix="The folder was edited: get it again.",
+            )
 
 
 def resolve_encoder(

@@ -25,7 +25,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pointzoo.errors import ConfigError, WeightError
+from pointzoo.errors import ConfigError, FormatError, WeightError
+from pointzoo.intake import parse_json, read_limited, require_own
 from pointzoo.io.files import replacing
 
 SCHEMA = 1
@@ -99,19 +100,20 @@ def write_model(
     return folder
 
 
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read and verify a model folder.
+def read_facts(folder: Path) -> tuple[dict[str, Any], int]:
+    """Read ``config.json`` of a model folder.
 
     Returns:
-        What ``config.json`` says, and the tensors.
+        What it says, not yet compared with the tensors, and the size of their file.
 
     Raises:
-        WeightError: A file is missing, damaged, of another schema, or not what it says.
+        WeightError: A file is missing, damaged, of another schema, or outside the folder.
     """
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        require_own(path)
+        config = parse_json(read_limited(path))
+    except (OSError, FormatError) as error:
         raise _refused(folder, f"{CONFIG_FILE}: {error}") from error
     if not isinstance(config, dict) or (config.get("schema"), config.get("kind")) != (SCHEMA, KIND):
         raise _refused(folder, f"a {CONFIG_FILE} of another kind or schema")
@@ -122,8 +124,27 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if Path(name).name != name:
         raise _refused(folder, f"tensors at {name!r}")
     try:
-        data = (folder / name).read_bytes()
+        require_own(folder / name)
+        return config, (folder / name).stat().st_size
     except (OSError, ValueError) as error:
+        raise _refused(folder, f"{name}: {error}") from error
+
+
+def read_tensors(folder: Path, config: Mapping[str, Any], most: int) -> dict[str, Tensor]:
+    """Read the tensors of a model folder; they and ``config.json`` have to be of one model.
+
+    Args:
+        folder: The folder.
+        config: What :func:`read_facts` gave.
+        most: Bytes that the file may have.
+
+    Raises:
+        WeightError: The file is damaged, too large, or of another model.
+    """
+    name = config["tensors"]
+    try:
+        data = read_limited(folder / name, most)
+    except (OSError, ValueError, MemoryError) as error:
         raise _refused(folder, f"{name}: {error}") from error
     if hashlib.sha256(data).hexdigest() != config["sha256"]:
         raise _refused(folder, f"{name} with another sha256 than {CONFIG_FILE} says")
@@ -135,7 +156,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     plain = {key: value for key, value in config.items() if key not in ("tensors", "sha256")}
     if bound != _digest(plain):
         raise _refused(folder, f"a {CONFIG_FILE} that was changed after the model was saved")
-    return config, tensors
+    return tensors
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], names: set[str]) -> None:
@@ -165,13 +186,13 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], names: se
                 got=f"{len(found)} {what}: {', '.join(sorted(found)[:3])}",
                 fix="The model belongs to another release, or was put together by hand.",
             )
-    module.load_state_dict({**state, **tensors}, strict=True)
+    module.load_state_dict({**state, **tensors}, strict=True, assign=True)
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
     """Return the metadata in the header of a safetensors file."""
     size = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + size])["__metadata__"]
+    found = parse_json(data[8 : 8 + size])["__metadata__"]
     if not isinstance(found, dict):
         raise ValueError("metadata of another kind")  # is caught with its like
     return found

@@ -115,10 +115,18 @@ class Score:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Score:
-        """Build a score from what :meth:`to_dict` returned, or from its JSON."""
+        """Build a score from what :meth:`to_dict` returned, or from its JSON.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another type.
+        """
+        figures = dict(values["values"])
+        if not all(isinstance(value, int | float) for value in figures.values()):
+            raise TypeError(f"figures that are no numbers: {figures!r}")
         return cls(
             metric=values["metric"],
-            values=dict(values["values"]),
+            values=figures,
             per_class={key: tuple(row) for key, row in values["per_class"].items()},
             class_names=tuple(values["class_names"]),
             confusion=tuple(map(tuple, values["confusion"])),
@@ -145,6 +153,19 @@ class TaskOptions:
     """
 
     label_smoothing: float = 0.0
+
+
+def names_of(values: Mapping[str, Any], key: str = "class_names") -> tuple[str, ...]:
+    """Return names out of a config.
+
+    Raises:
+        KeyError: There are none.
+        TypeError: They are no list of text.
+    """
+    names = values[key]
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{key} is {str(names)[:100]}")
+    return tuple(names)
 
 
 class Task(ABC, Generic[TargetT]):
@@ -205,12 +226,22 @@ class Task(ABC, Generic[TargetT]):
 
         Raises:
             KeyError: Something is missing.
-            TypeError: An option is unknown.
+            TypeError: An option is unknown, or something is of another type.
         """
+        return cls(names_of(values), cls.options_of(values))
+
+    @classmethod
+    def options_of(cls, values: Mapping[str, Any]) -> TaskOptions:
+        """Build the settings again; raises as :meth:`from_dict`."""
         given: dict[str, Any] = values["options"]
         options = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
         build: Any = cls.options_class  # each task's own has fields of its own
-        return cls(values["class_names"], build(**options))
+        known: TaskOptions = build(**options)
+        for field_ in dataclasses.fields(known):
+            value, like = getattr(known, field_.name), field_.default
+            if isinstance(value, str) != isinstance(like, str):
+                raise TypeError(f"the option {field_.name} is {value!r}")
+        return known
 
     @abstractmethod
     def build_head(self, point_channels: int, scene_channels: int, *, hidden: int) -> nn.Module:

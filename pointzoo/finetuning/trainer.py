@@ -56,6 +56,14 @@ class Progress:
     waited: int = 0
     stopped: bool = False
 
+    def require_possible(self) -> None:
+        """Raise a ValueError if a number is none, or below 0."""
+        counts = (self.step, self.best_step, self.waited)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"counts {counts}")
+        if not (self.best is None or isinstance(self.best, float)) or self.stopped not in (0, 1):
+            raise ValueError(f"best {self.best!r}, stopped {self.stopped!r}")
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -270,7 +278,8 @@ class _Training:
         load_checkpoint(self.checkpoint, self.network, self.optimizer)
         try:
             self.progress = Progress(**stored["progress"])
-        except (KeyError, TypeError) as error:
+            self.progress.require_possible()
+        except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(
                 expected=f"a checkpoint of a fine-tuning in {self.checkpoint}",
                 got=str(error),

@@ -28,6 +28,9 @@ COORD_KEYS = ("coords", "coord", "xyz", "points", "positions", "pos", "vertices"
 COLOR_KEYS = ("colors", "color", "rgb")
 NORMAL_KEYS = ("normals", "normal")
 _LARGEST_RATIO = 1100  # deflate gives 1032 at most
+_ALWAYS_FITS, _SUSPICIOUS_RATIO = 64 << 20, 100
+"""An archive may unpack to so many bytes, or to so many times its own size if that is more; points
+that were measured compress by 10 at most, and labels alone may compress by 1000."""
 
 
 def read_npy(path: Path) -> RawCloud:
@@ -37,8 +40,20 @@ def read_npy(path: Path) -> RawCloud:
         FormatError: The file is damaged, or holds no table (N, 3+) and no structured array.
     """
     with parsing(path, "NPY"):
-        mapped = np.lib.format.open_memmap(path, mode="r")  # refuses more rows than the file holds
-        return _from_array(np.array(mapped))
+        return _from_array(np.array(map_npy(path)))
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Open an NPY file without reading it.
+
+    Raises:
+        FormatError: The file is damaged, cut off, or holds Python objects.
+        FileNotFoundError: There is no such file.
+    """
+    check_is_file(path)
+    with parsing(path, "NPY"):
+        mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        return mapped  # numpy refuses more rows than the file holds
 
 
 def read_npz(path: Path) -> RawCloud:
@@ -70,6 +85,9 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     check_is_file(path)
     arrays = {}
     with parsing(path, "NPZ"), zipfile.ZipFile(path) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > max(_ALWAYS_FITS, _SUSPICIOUS_RATIO * path.stat().st_size):
+            raise malformed(path, "NPZ", f"it would unpack to {total:,} bytes")
         for entry in archive.infolist():
             if not entry.filename.endswith(".npy"):
                 continue

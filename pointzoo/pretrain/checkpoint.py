@@ -14,8 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pointzoo.errors import TrainingError
+from pointzoo.intake import parse_json
 
 SCHEMA = 1
+_STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
+"""What the optimisers keep of a parameter: AdamW, and SGD with momentum."""
 
 
 def save_checkpoint(
@@ -47,8 +50,9 @@ def read_facts(path: Path) -> dict[str, Any]:
         TrainingError: The file is damaged or of another schema.
     """
     try:
+        _require_file(path)
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            facts = parse_json((file.metadata() or {})["facts"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
@@ -65,6 +69,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     stored: dict[str, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
     try:
+        _require_file(path)
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # not a mapping
                 kind, _, key = name.partition(".")
@@ -73,11 +78,34 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
                 else:
                     index, _, entry = key.partition(".")
                     states.setdefault(int(index), {})[entry] = file.get_tensor(name)
+        groups = optimizer.state_dict()["param_groups"]
+        _require_states(optimizer, states)
+        for name, tensor in stored.items():
+            if not bool(tensor.isfinite().all()):
+                raise ValueError(f"NaN or infinite values in {name}")  # is caught with its like
         module.load_state_dict(stored)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, str(error)) from error
-    groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _require_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise ValueError("a folder, pipe or device")  # a pipe would be waited on
+
+
+def _require_states(
+    optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[str, Tensor]]
+) -> None:
+    """Refuse a state of a parameter that there is not, or of another shape than the parameter's."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, state in states.items():
+        if set(state) not in _STATES or not 0 <= index < len(parameters):
+            raise ValueError(f"a state {', '.join(sorted(state))} of parameter {index}")
+        for key, value in state.items():
+            shape = torch.Size() if key == "step" else parameters[index].shape
+            if value.shape != shape or not bool(value.isfinite().all()):
+                raise ValueError(f"a state {key!r} of another shape, or not finite")
 
 
 def _damaged(path: Path, reason: str) -> TrainingError:

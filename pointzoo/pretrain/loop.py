@@ -134,7 +134,8 @@ class _Run:
                 fix="Pass resume (--resume) to go on, or choose another folder.",
             )
         stored = read_facts(self.checkpoint)
-        stored["config"] = _binding(stored.get("config", {}))
+        self._require_possible(stored)
+        stored["config"] = _binding(stored["config"])
         changed = [key for key, value in self._facts().items() if stored.get(key) != value]
         if changed:
             raise ConfigError(
@@ -143,6 +144,16 @@ class _Run:
                 fix="Repeat the command of the run, or start anew in another folder.",
             )
         return stored
+
+    def _require_possible(self, stored: Mapping[str, Any]) -> None:
+        kinds = {"step": int, "config": dict, "precision": str}
+        wrong = [key for key, kind in kinds.items() if not isinstance(stored.get(key), kind)]
+        if wrong or stored["step"] < 0:
+            raise TrainingError(
+                expected=f"a checkpoint of a pretraining in {self.checkpoint}",
+                got=f"another {', '.join(wrong) or 'step'}",
+                fix="Start anew in another folder, or restore the file.",
+            )
 
     def _facts(self) -> dict[str, Any]:
         """Return what must not change between the parts of a run, as JSON types."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pointzoo.errors import MissingExtraError
+from pointzoo.intake import parse_json
 
 LOG = "log.jsonl"
 
@@ -147,7 +148,7 @@ def _truncate(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] <= step:
+            if parse_json(line)["step"] <= step:
                 kept.append(line + "\n")
     temporary = path.with_name(path.name + ".part")
     temporary.write_text("".join(kept), encoding="utf-8")

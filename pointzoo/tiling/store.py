@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pointzoo.cloud import FloatArray, IntArray
+from pointzoo.errors import FormatError
+from pointzoo.intake import parse_json, require_own
 
 _BLOCK = 16_384  # rows read from the file at a time
 
@@ -118,6 +120,12 @@ class FolderStore:
                 count = min(_BLOCK, self._shape[0] - begin) * self._shape[1]
                 stream.seek(begin * self._row_bytes)
                 values = np.fromfile(stream, self._dtype, count)
+                if len(values) != count:
+                    raise FormatError(
+                        expected=f"the rows of all finished tiles in {self._data}",
+                        got="a file that was cut off",
+                        fix=f"Remove {self._folder} and start again.",
+                    )
                 rows = values.reshape(-1, self._shape[1])  # (rows * D,) -> (rows, D)
                 found[mine] = rows[positions[mine] - begin]
         return found
@@ -134,9 +142,10 @@ class FolderStore:
         """Return the tiles that a run before this one finished, or None to begin anew."""
         try:
             lines = self._journal.read_text(encoding="utf-8").splitlines()
-            head, *tiles = [json.loads(line) for line in lines if line.endswith("}")]
-            if head != {"of": fingerprint} or not self._data.exists():
+            head, *tiles = [parse_json(line) for line in lines if line.endswith("}")]
+            if head != {"of": fingerprint} or not self._data.is_file():
                 return None
+            require_own(self._data)  # it is written to
             return {int(entry["tile"]) for entry in tiles}
         except (OSError, ValueError, KeyError, TypeError):  # not there, cut off, or of someone else
             return None

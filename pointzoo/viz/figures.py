@@ -5,7 +5,6 @@ Shape legend: N points, H heads, S tokens.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from pointzoo.batch import PointBatch
 from pointzoo.cloud import FloatArray, PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, FormatError, MissingExtraError
+from pointzoo.intake import MAX_MANIFEST, parse_json, read_limited
 from pointzoo.viz.render import VIEWS, render_image
 
 _DPI = 150
@@ -244,15 +244,15 @@ def read_curves(log: str | os.PathLike[str]) -> dict[str, list[tuple[float, floa
         FormatError: The file is missing, or a line before the last is no JSON object.
     """
     try:
-        lines = Path(log).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_limited(Path(log), MAX_MANIFEST).decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise FormatError(
             expected=f"a training log at {log}", got=type(error).__name__, fix="Check the path."
         ) from error
     curves: dict[str, list[tuple[float, float]]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             step = float(entry["step"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):

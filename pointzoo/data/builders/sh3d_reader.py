@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointzoo.errors import FormatError, MissingExtraError
+from pointzoo.io.files import check_is_file
+from pointzoo.io.siblings import require_small
 from pointzoo.io.surface import SurfaceSample
 
 CATALOGUES = (
@@ -26,6 +29,7 @@ CATALOGUES = (
     "com/eteks/sweethome3d/io/DefaultFurnitureCatalog.properties",
 )
 METRES_PER_UNIT = 0.01
+_LARGEST_MEMBER = 64 << 20
 _FIX = "Check the file; furniture libraries are at https://www.sweethome3d.com/importModels.jsp."
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ITEM = re.compile(r"^(\w+)#(\d+)$")
@@ -97,7 +101,7 @@ def read_catalogue(archive: zipfile.ZipFile) -> Catalogue:
             got=str(archive.filename),
             fix=_FIX,
         )
-    text = archive.read(found[0]).decode("latin-1")
+    text = _member(archive, found[0]).decode("latin-1")
     items: dict[int, dict[str, str]] = defaultdict(dict)
     licence = ""
     for line in text.splitlines():
@@ -110,7 +114,7 @@ def read_catalogue(archive: zipfile.ZipFile) -> Catalogue:
             licence = value
     try:
         models = tuple(_model(items[number]) for number in sorted(items))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise FormatError(
             expected=f"name, category, model and size of every model in {found[0]}",
             got=f"{archive.filename}: {type(error).__name__}: {error}",
@@ -152,24 +156,26 @@ def load_parts(archive: zipfile.ZipFile, model: Model) -> list[Part]:
     except ImportError as error:
         raise MissingExtraError(error.name or "trimesh", "mesh") from error
     try:
-        data = archive.read(model.path)
+        data = _member(archive, model.path)
         scene = trimesh.load_scene(
             io.BytesIO(data),
             file_type="obj",
             resolver=_Siblings(archive, PurePosixPath(model.path).parent),
             process=False,
         )
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+        meshes = [mesh for mesh in scene.geometry.values() if len(getattr(mesh, "faces", ())) > 0]
+        if not meshes:
+            raise FormatError(expected=f"faces in {model.path}", got="none", fix=_FIX)
+        rotation = np.array(model.rotation, dtype=np.float64).reshape(3, 3)
+        corners = [np.asarray(m.vertices)[m.faces] @ rotation.T for m in meshes]  # (T, 3, 3)
+        placed = _at_size(corners, model.size)
+        return [_part(mesh, triangles) for mesh, triangles in zip(meshes, placed, strict=True)]
+    except FormatError:
+        raise
+    except Exception as error:  # trimesh, Pillow and zipfile raise anything at damaged files
         raise FormatError(
             expected=f"an OBJ model {model.path}", got=f"{type(error).__name__}: {error}", fix=_FIX
         ) from error
-    meshes = [mesh for mesh in scene.geometry.values() if len(getattr(mesh, "faces", ())) > 0]
-    if not meshes:
-        raise FormatError(expected=f"faces in {model.path}", got="none", fix=_FIX)
-    rotation = np.array(model.rotation, dtype=np.float64).reshape(3, 3)
-    corners = [np.asarray(mesh.vertices)[mesh.faces] @ rotation.T for mesh in meshes]  # (T, 3, 3)
-    placed = _at_size(corners, model.size)
-    return [_part(mesh, triangles) for mesh, triangles in zip(meshes, placed, strict=True)]
 
 
 class _Siblings(Mapping[str, bytes]):
@@ -181,7 +187,7 @@ class _Siblings(Mapping[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         """Bytes of a file; trimesh goes on without it after a KeyError."""
-        return self._archive.read(str(self._folder / name.strip().replace("\\", "/")))
+        return _member(self._archive, str(self._folder / name.strip().replace("\\", "/")))
 
     def __iter__(self) -> Iterator[str]:
         """Names of the files."""
@@ -216,6 +222,7 @@ def _part(mesh: Any, triangles: NDArray[np.float64]) -> Part:
     uv, image = getattr(visual, "uv", None), getattr(material, "image", None)
     if uv is None or image is None:
         return Part(triangles, None, None, color, opacity)
+    require_small(image)
     pixels = np.asarray(image.convert("RGB"))
     return Part(triangles, np.asarray(uv)[mesh.faces], pixels, color, opacity)
 
@@ -265,10 +272,36 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         FormatError: The file is no zip.
     """
     try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        check_is_file(path)
+        archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise FormatError(
             expected="a furniture library (.sh3f or .jar)",
             got=f"{path}: {type(error).__name__}: {error}",
+            fix=_FIX,
+        ) from error
+    return archive
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a file of an archive.
+
+    Raises:
+        KeyError: There is none of that name.
+        FormatError: It is damaged, or larger than any model or picture is.
+    """
+    entry = archive.getinfo(name)
+    if entry.file_size > _LARGEST_MEMBER:
+        raise FormatError(
+            expected=f"{name} of at most {_LARGEST_MEMBER:,} bytes",
+            got=f"{entry.file_size:,} unpacked",
+            fix=_FIX,
+        )
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise FormatError(
+            expected=f"a whole {name} in {archive.filename}",
+            got=f"{type(error).__name__}: {error}",
             fix=_FIX,
         ) from error
