@@ -3,7 +3,7 @@
 PYTHON ?= python
 WORKERS ?= 2
 
-.PHONY: check format lint types layers cards test docs
+.PHONY: check format lint types layers cards test docs dist
 
 check: lint types layers cards test
 
@@ -24,6 +24,15 @@ test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS) --durations 10 \
 		--cov --cov-report term --cov-report json:.coverage.json
 	$(PYTHON) scripts/branch_coverage.py .coverage.json
+
+# What is published, in dist/. Built twice in two places: the bytes must be the same. Needs twine.
+dist:
+	rm -rf dist
+	$(PYTHON) -m build --no-isolation
+	again=$$(mktemp -d) && tar -xzf dist/*.tar.gz -C "$$again" && $(PYTHON) -m build --no-isolation \
+		--outdir "$$again" "$$again"/pointzoo-* && for file in dist/*; do cmp "$$file" "$$again/$$(basename "$$file")"; done && \
+		rm -r "$$again"
+	$(PYTHON) -m twine check --strict dist/*
 
 # Everything below changes files.
 format:

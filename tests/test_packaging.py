@@ -6,6 +6,7 @@ import ast
 import configparser
 import email
 import email.message
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -113,20 +115,76 @@ def test_metadata_is_what_an_index_asks_for(metadata: email.message.Message) -> 
         assert Requirement(requirement).url is None
 
 
+def test_the_same_sources_give_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of the sdist in another folder; of the compiled cores, that they do not name the folder."""
+    shutil.unpack_archive(built[1], tmp_path / "elsewhere", "gztar")
+    (source,) = (tmp_path / "elsewhere").iterdir()
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", str(source)]
+    subprocess.run(command, capture_output=True, check=True)
+    (again,) = (source / "dist").iterdir()
+    assert again.read_bytes() == built[1].read_bytes()
+    with zipfile.ZipFile(built[0]) as wheel:
+        assert {entry.date_time[0] for entry in wheel.infolist()} == {1980}
+        for name in wheel.namelist():
+            if name.endswith(".so"):
+                assert b"/pointzoo/ops/" not in wheel.read(name)
+
+
+def test_wheel_is_small(built: tuple[Path, Path]) -> None:
+    assert built[0].stat().st_size < 40e6
+
+
+def _site(built: tuple[Path, Path], tmp_path: Path) -> Path:
+    """Return a folder with spaces in its name that holds what the wheel installs."""
+    site = tmp_path / "the site packages"
+    shutil.unpack_archive(built[0], site, "zip")
+    return site
+
+
+def _run(site: Path, code: str, **environment: str) -> str:
+    """Run code with the wheel's package; return what it prints."""
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); {code}"
+    command = [sys.executable, "-W", "error", "-B", "-c", code]
+    result = subprocess.run(
+        command, cwd=site.parent, capture_output=True, text=True, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def test_installed_wheel_finds_its_weights(built: tuple[Path, Path], tmp_path: Path) -> None:
-    target = tmp_path / "site"
-    shutil.unpack_archive(built[0], target, "zip")
+    site = _site(built, tmp_path)
     code = (
-        f"import sys; sys.path.insert(0, {str(target)!r}); import pointzoo as pz;"
+        "import pointzoo as pz;"
         "names = pz.list_encoders(pretrained=True); print(pz.__file__); print(*names);"
         "[pz.load_encoder(name) for name in names]"
     )
-    command = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    where, names = result.stdout.splitlines()
-    assert where.startswith(str(target))
+    where, names = _run(site, code).splitlines()
+    assert where.startswith(str(site))
     assert set(names.split()) == {p.parent.name for p in ROOT.glob("weights_cards/*/config.json")}
+
+
+def test_nothing_is_written_beside_the_package_or_at_home(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A user without a home that can be written, on packages that somebody else installed."""
+    site = _site(built, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in site.rglob("*")}
+    np.save(tmp_path / "my scan.npy", np.random.default_rng(0).normal(size=(500, 3)))
+    nowhere = {
+        "HOME": "/dev/null/home",
+        "XDG_CACHE_HOME": "/dev/null/cache",
+        "HF_HOME": "/dev/null/hf",
+    }
+    code = (
+        "from pointzoo.cli import main;"
+        "main('features|my scan.npy|-o|my features.npz|--pca'.split('|'), standalone_mode=False);"
+        "main(['doctor', '--no-benchmark'], standalone_mode=False)"
+    )
+    assert "torch" in _run(site, code, **nowhere)
+    assert (tmp_path / "my features.npz").stat().st_size > 0
+    assert {path: path.stat().st_mtime_ns for path in site.rglob("*")} == before
 
 
 def test_package_list_matches_the_folders() -> None:
