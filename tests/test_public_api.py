@@ -11,6 +11,7 @@ import pointzoo as pz
 
 PUBLIC = [
     "EncoderInfo",
+    "FeatureTransformer",
     "Features",
     "FewShot",
     "Model",
