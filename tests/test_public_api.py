@@ -84,11 +84,20 @@ def test_importing_the_package_imports_next_to_nothing():
 
 
 def test_everything_public_needs_no_optional_package():
-    names = ", ".join(PUBLIC)
+    names = ", ".join(name for name in PUBLIC if name != "FeatureTransformer")
     code = (
         f"import sys; from pointzoo import {names}; print(*(m for m in {LAZY} if m in sys.modules))"
     )
     assert python(code) == ""
+
+
+def test_the_transformer_says_what_it_needs():
+    code = (
+        "import sys; sys.modules['sklearn.base'] = None\n"
+        "import pointzoo as pz\n"
+        "try:\n    pz.FeatureTransformer\nexcept pz.PointzooError as error:\n    print(error)"
+    )
+    assert "scikit-learn" in python(code)
 
 
 def test_loading_draws_in_nothing_else():

@@ -8,11 +8,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import pointzoo
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.encoders.dgcnn import DGCNN
 from pointzoo.encoders.pct import PCT
@@ -89,7 +89,7 @@ def export_onnx(source: Exportable, path: str | os.PathLike[str]) -> OnnxFile:
     graph = Graph()
     write(graph, plain)
     metadata = _metadata(source, plain)
-    model = graph.model(metadata, _describe(plain), pointzoo.__version__)
+    model = graph.model(metadata, _describe(plain), version("pointzoo"))
     agreement = check(plain, graph.with_notes(model).SerializeToString())
     data = model.SerializeToString()
     try:
