@@ -277,7 +277,9 @@ class ViT3D(PointEncoder):
         coords, features = (take(part, geometry.rows) for part in (batch.coords, batch.features))
         tokens = self.patch_embedding(coords, features, geometry)  # (T, D)
         offsets = geometry.token_offsets
-        sizes: list[int] = torch.diff(offsets, prepend=offsets.new_zeros(1)).tolist()
+        sizes: list[int] = [len(tokens)]
+        if len(offsets) > 1:
+            sizes = torch.diff(offsets, prepend=offsets.new_zeros(1)).tolist()
         padded, mask = _pad(tokens, sizes)
         first = self.class_token.to(padded.dtype).expand(len(sizes), -1, -1)
         return torch.cat([first, padded], dim=1), mask, sizes

@@ -49,6 +49,20 @@ def interpolate(
             got=f"shape {tuple(values.shape)} of {values.dtype}",
             fix="Pass one row of values per source point.",
         )
+    find = _opaque_shares if torch.compiler.is_compiling() else _shares
+    index, weight = find(target_coords, target_offsets, source_coords, source_offsets, k)
+    weight = weight.to(values.dtype)
+    return functional.embedding_bag(index, values, per_sample_weights=weight, mode="sum")
+
+
+def _shares(
+    target_coords: Tensor,
+    target_offsets: Tensor,
+    source_coords: Tensor,
+    source_offsets: Tensor,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the rows (N, K) of the sources that each target looks at, and their shares (N, K)."""
     index, distance = knn(target_coords, target_offsets, source_coords, source_offsets, k)
     available = ragged.sizes_of(source_offsets)[ragged.cloud_index(ragged.sizes_of(target_offsets))]
     repeated = torch.arange(k, device=index.device) >= available[:, None]  # (N, K)
@@ -56,5 +70,20 @@ def interpolate(
     coincide = (distance == 0).to(distance.dtype)
     # Relative to the nearest, so that nothing overflows and no epsilon sets a scale.
     weight = torch.where(nearest == 0, coincide, nearest / distance).masked_fill(repeated, 0.0)
-    weight = (weight / weight.sum(1, keepdim=True)).to(values.dtype)
-    return functional.embedding_bag(index, values, per_sample_weights=weight, mode="sum")
+    return index, weight / weight.sum(1, keepdim=True)
+
+
+# What torch.compile and torch.export see instead: one operation that they do not look into.
+_opaque_shares = torch.library.custom_op("pointzoo::shares", _shares, mutates_args=())
+
+
+@_opaque_shares.register_fake
+def _(
+    target_coords: Tensor,
+    target_offsets: Tensor,  # noqa: ARG001  # one signature for both
+    source_coords: Tensor,  # noqa: ARG001
+    source_offsets: Tensor,  # noqa: ARG001
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    shape = len(target_coords), k
+    return target_coords.new_empty(shape, dtype=torch.int64), target_coords.new_empty(shape)
