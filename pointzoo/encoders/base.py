@@ -65,6 +65,11 @@ class Capabilities:
             and its features are interpolated back to every point.
         reads_coords: x, y, z are among the values that the network reads; otherwise they only
             say where a point lies.
+        onnx: :func:`pointzoo.export_onnx` writes it down.
+        compiles: Given one cloud and its :meth:`PointEncoder.geometry`, the forward pass is a
+            single graph for ``torch.compile(encoder, fullgraph=True)``. Without it
+            ``torch.compile`` still gives the right result, from many small graphs.
+        exports: So it is for ``torch.export``, for clouds of one size.
     """
 
     tokens: bool
@@ -73,6 +78,9 @@ class Capabilities:
     levels: bool = False
     subsamples: bool = False
     reads_coords: bool = True
+    onnx: bool = False
+    compiles: bool = False
+    exports: bool = False
 
 
 @dataclass(frozen=True)

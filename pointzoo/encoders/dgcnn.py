@@ -99,7 +99,7 @@ class DGCNN(PointEncoder):
 
     config_class: ClassVar[type[EncoderConfig]] = DGCNNConfig
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tokens=False, class_attention=False, subsamples=True
+        tokens=False, class_attention=False, subsamples=True, onnx=True
     )
     config: DGCNNConfig
 

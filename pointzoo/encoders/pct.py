@@ -142,7 +142,7 @@ class PCT(PointEncoder):
 
     config_class: ClassVar[type[EncoderConfig]] = PCTConfig
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tokens=True, class_attention=False, subsamples=True
+        tokens=True, class_attention=False, subsamples=True, onnx=True
     )
     config: PCTConfig
 

@@ -153,7 +153,12 @@ class SparseUNet(PointEncoder):
 
     config_class: ClassVar[type[EncoderConfig]] = SparseUNetConfig
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tokens=False, class_attention=False, tiles=True, levels=True, reads_coords=False
+        tokens=False,
+        class_attention=False,
+        tiles=True,
+        levels=True,
+        reads_coords=False,
+        onnx=True,
     )
     config: SparseUNetConfig
 

@@ -207,7 +207,12 @@ class ViT3D(PointEncoder):
 
     config_class: ClassVar[type[EncoderConfig]] = ViT3DConfig
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tokens=True, class_attention=True, subsamples=True
+        tokens=True,
+        class_attention=True,
+        subsamples=True,
+        onnx=True,
+        compiles=True,
+        exports=True,
     )
     config: ViT3DConfig
 
