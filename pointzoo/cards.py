@@ -279,7 +279,7 @@ def check_card(folder: str | os.PathLike[str]) -> list[str]:
     root = Path(folder)
     header, body = _split(_card_file(root))
     problems = card_problems(header, body)
-    shown = re.findall(r"!\[[^\]\n]{0,999}\]\(([^)\s]{1,999})\)", body)  # bounded: no long search
+    shown = re.findall(r"!\[[^\]\n]{0,200}\]\(([^)\s]{1,200})\)", body)  # bounded: no long search
     problems += [
         f"the picture {name} is not in the folder"
         for name in shown

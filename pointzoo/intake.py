@@ -49,7 +49,9 @@ def read_limited(path: Path, most: int = MAX_TEXT) -> bytes:
         data = stream.read(size + 1) if size <= most else b""
     if not len(data) <= size <= most:
         raise FormatError(
-            expected=f"at most {most:,} bytes in {path}", got=f"{max(size, len(data)):,}", fix=_FIX
+            expected=f"at most {most:,} bytes in {path}",
+            got=f"{max(size, len(data)):,} bytes",
+            fix=_FIX,
         )
     return data
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from pointzoo.errors import FormatError
+from pointzoo.io.files import check_is_file
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             state dict.
     """
     try:
+        check_is_file(path)
         if path.suffix.lower() == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         _require_intact(path)

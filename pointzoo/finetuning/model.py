@@ -295,8 +295,8 @@ def _empty(
     base = source.build(place, most=size)
     with torch.random.fork_rng(devices=[]):
         network = Network(base, task, reads=reads, hidden=hidden, empty=True)
-        if rank:
-            add_adapters(base, rank)
+        if rank and not add_adapters(base, rank):
+            raise ValueError(f"additions of rank {rank} that nothing is large enough for")
     return network
 
 

@@ -66,6 +66,8 @@ class EncoderSource:
                 self._require_size(most)
                 with torch.random.fork_rng(devices=[]):
                     return build(self.architecture, **self.config).eval()
+            except WeightError:
+                raise
             except (TypeError, ValueError, RuntimeError) as error:
                 raise WeightError(
                     expected=f"an architecture that this release knows ({self.architecture!r})",
@@ -97,7 +99,7 @@ class EncoderSource:
             tensors = build(self.architecture, **self.config).state_dict().values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         if most is not None and size > most:
-            raise ConfigError(
+            raise WeightError(
                 expected=f"an encoder of at most {most:,} bytes, as the model's file has",
                 got=f"{size:,}",
                 fix="The folder was edited: get it again.",

@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import zipfile
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pointzoo.cloud import PointCloud
 from pointzoo.errors import FormatError
 from pointzoo.io import columns
-from pointzoo.io.files import check_is_file, malformed, parsing
+from pointzoo.io.files import check_is_file, check_rows, malformed, parsing
 from pointzoo.io.raw import RawCloud
 from pointzoo.io.table import from_table
 
@@ -51,7 +52,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         FileNotFoundError: There is no such file.
     """
     check_is_file(path)
-    with parsing(path, "NPY"):
+    with parsing(path, "NPY"), np.errstate(over="ignore"):  # of sizes; they are refused later
         mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         return mapped  # numpy refuses more rows than the file holds
 
@@ -94,6 +95,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if entry.file_size > _LARGEST_RATIO * (entry.compress_size + 1):
                 raise malformed(path, "NPZ", f"{entry.filename} claims {entry.file_size} bytes")
             content = io.BytesIO(archive.read(entry))
+            shape, _, dtype = _read_header(content)
+            check_rows(
+                path, "NPZ", math.prod(shape), dtype.itemsize, entry.file_size - content.tell()
+            )
+            content.seek(0)
             arrays[entry.filename.removesuffix(".npy")] = _native(
                 np.lib.format.read_array(content, allow_pickle=False)
             )
@@ -122,17 +128,22 @@ def map_array(path: Path, key: str) -> NDArray[Any]:
             stream.seek(entry.header_offset)
             lengths = struct.unpack("<HH", stream.read(30)[26:])  # of the name and an extra field
             stream.seek(sum(lengths), os.SEEK_CUR)
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, by_columns, dtype = read(stream)
+            shape, by_columns, dtype = _read_header(stream)
             if dtype.hasobject:
                 raise malformed(path, "NPZ", f"{key!r} holds Python objects")
             start = stream.tell()
         order: Literal["C", "F"] = "F" if by_columns else "C"
         mapped: NDArray[Any] = np.memmap(path, dtype, "r", start, shape, order)
         return mapped
+
+
+def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, order and type of an array, and leave the stream where its values begin."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    return read(stream)
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

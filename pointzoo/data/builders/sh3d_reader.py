@@ -126,6 +126,8 @@ def read_catalogue(archive: zipfile.ZipFile) -> Catalogue:
 def _model(item: dict[str, str]) -> Model:
     width, depth, height = (float(item[k]) * METRES_PER_UNIT for k in ("width", "depth", "height"))
     rotation = tuple(map(float, item.get("modelRotation", "1 0 0 0 1 0 0 0 1").split()))
+    if not np.isfinite((width, depth, height, *rotation)).all():
+        raise ValueError(f"the size or rotation of {item['name']!r}")
     path = item["model"].lstrip("/")
     top = float(item.get("dropOnTopElevation", item["height"])) * METRES_PER_UNIT
     return Model(
