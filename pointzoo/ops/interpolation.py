@@ -74,7 +74,14 @@ def _shares(
 
 
 # What torch.compile and torch.export see instead: one operation that they do not look into.
-_opaque_shares = torch.library.custom_op("pointzoo::shares", _shares, mutates_args=())
+_opaque_shares = torch.library.custom_op(
+    "pointzoo::shares",
+    _shares,
+    mutates_args=(),
+    # torch 2.4 does not read the annotations of a module that postpones them
+    schema="(Tensor target_coords, Tensor target_offsets, Tensor source_coords, "
+    "Tensor source_offsets, int k) -> (Tensor, Tensor)",
+)
 
 
 @_opaque_shares.register_fake
