@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from shapes import shapes_dataset
 
 import pointzoo as pz
 from pointzoo.cli import main
@@ -245,3 +247,58 @@ def test_values_of_a_graph_compute_as_numpy_does():
     given = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
     (got,) = session(model).run(None, {"x": given})
     np.testing.assert_allclose(got, ((given + 1.0) * 2.0 - 0.5) / matrix @ matrix, rtol=1e-6)
+
+
+@pytest.fixture
+def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Return a function that loads one of the benchmarks."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, root / "benchmarks" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_the_benchmark_of_exported_encoders(benchmark, tmp_path, monkeypatch):
+    module, output = benchmark("onnx_export"), tmp_path / "onnx.json"
+    monkeypatch.setattr(module, "SCENE", 200)
+    words = ["vit3d_test", "sparseunet_test", "--repeats", "1", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", ["onnx_export.py", *words])
+    module.main()
+    stored = json.loads(output.read_text())
+    assert [row["name"] for row in stored["rows"]] == words[:2]
+    for row in stored["rows"]:
+        assert row["difference"] <= TOLERANCE
+        assert 0.0 < row["onnx"]["low"] <= row["onnx"]["median"] <= row["onnx"]["high"]
+
+
+def test_the_benchmark_of_number_types(benchmark, tmp_path, monkeypatch):
+    module, output = benchmark("precision"), tmp_path / "precision.json"
+    weights = [
+        str(pz.save_encoder(pz.create_encoder(name), tmp_path / name))
+        for name in ("vit3d_test", "sparseunet_test")
+    ]
+    objects = shapes_dataset(per_class=5, points=48)
+    monkeypatch.setattr(module, "open_dataset", lambda *_: objects)
+    rooms = {"metric": "mIoU", "score": 0.5}
+    seen = []
+    monkeypatch.setattr(
+        module, "segment_rooms", lambda describe, *_: seen.append(describe(objects[0])) or rooms
+    )
+    words = ["objects", "rooms", "--encoders", *weights, "--seeds", "1", "--points", "32", "40",
+             "--repeats", "1", "--output", str(output)]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["precision.py", *words])
+    module.main()
+    stored = json.loads(output.read_text())
+    kinds = ["PyTorch float32", "PyTorch bfloat16", "ONNX float32", "ONNX int8"]
+    for part in stored["parts"]:
+        assert [row["kind"] for row in part["rows"]] == kinds
+    exact, rough, graph, small = (scene for _, scene in seen)
+    np.testing.assert_allclose(graph, exact, atol=TOLERANCE)
+    largest = np.abs(exact).max()
+    assert 0.0 < np.abs(rough - exact).max() < 0.05 * largest
+    assert 0.0 < np.abs(small - exact).max() < 0.05 * largest

@@ -82,7 +82,7 @@ def clouds_for(encoder: PointEncoder) -> list[PointCloud]:
     """Return ten clouds: wavy sheets far from 0, about two points in each voxel."""
     most = getattr(encoder.config, "max_points", None)
     spacing = getattr(encoder.config, "grid_size", _SPACING)
-    return [_sheet(points, spacing) for points in (*SIZES, 4000 if most is None else most + 100)]
+    return [sheet(points, spacing) for points in (*SIZES, 4000 if most is None else most + 100)]
 
 
 def check(encoder: PointEncoder, model: bytes) -> Agreement:
@@ -134,7 +134,8 @@ def _outputs(
     return output.point.numpy(), output.scene[0].numpy()
 
 
-def _sheet(points: int, spacing: float) -> PointCloud:
+def sheet(points: int, spacing: float) -> PointCloud:
+    """Return a wavy sheet far from 0, two points in each square of ``spacing`` metres."""
     rng = np.random.default_rng(points)
     u, v = rng.uniform(0.0, 0.7 * np.sqrt(points), size=(2, points))
     height = 4.0 * np.sin(u / 5.0) + 3.0 * np.cos(v / 4.0) + rng.normal(scale=0.1, size=points)
