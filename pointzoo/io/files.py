@@ -42,7 +42,10 @@ def parsing(path: Path, kind: str) -> Iterator[None]:
         yield
     except PointzooError:
         raise
-    except Exception as error:  # parsers of other packages raise anything at damaged files
+    except BaseException as error:  # parsers of other packages raise anything at damaged files
+        panic = type(error).__name__ == "PanicException"  # of Rust, which is no Exception
+        if not panic and not isinstance(error, Exception):
+            raise
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the disk's fault; a seek to nowhere (EINVAL) is the content's
         raise FormatError(

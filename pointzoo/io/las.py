@@ -59,6 +59,7 @@ def read_las(path: Path) -> RawCloud:
     with parsing(path, "LAS"), np.errstate(all="ignore"):
         data = path.read_bytes()
         _check_header(path, data[:_LONGEST_HEADER], len(data))
+        _check_chunks(path, io.BytesIO(data), len(data))
         with laspy.open(io.BytesIO(data), read_evlrs=False) as reader:
             header = reader.header
             chunks = [chunk.array for chunk in reader.chunk_iterator(_CHUNK)]
@@ -103,7 +104,9 @@ class LasChunks:
         with parsing(path, "LAS"):
             with path.open("rb") as stream:
                 head = stream.read(_LONGEST_HEADER)
-            _check_header(path, head, path.stat().st_size)
+                size = path.stat().st_size
+                _check_header(path, head, size)
+                _check_chunks(path, stream, size)
             with _import_laspy().open(path, read_evlrs=False) as reader:
                 self._count = int(reader.header.point_count)
         largest = [raw.colors.max() for raw in self._raw() if raw.colors is not None]
@@ -157,6 +160,39 @@ def _check_header(path: Path, head: bytes, size: int) -> None:
     is_compressed = format_id & 0x80
     if not is_compressed and rows * row_size > size - start:
         raise malformed(path, "LAS", f"the header promises {rows} points, there are fewer")
+
+
+def _check_chunks(path: Path, stream: BinaryIO, size: int) -> None:
+    """Refuse a LAZ file whose table promises more chunks than there are bytes.
+
+    The decompressor allocates by that number, and ends the process where there is no such memory.
+    The table is where the first eight bytes of the points say, or where the last eight do.
+    """
+    stream.seek(96)
+    (start,) = struct.unpack("<I", stream.read(4))
+    stream.seek(104)
+    if not stream.read(1)[0] & 0x80 or not start + 8 <= size:
+        return  # not compressed; or cut off, which laspy says
+    stream.seek(start)
+    (place,) = struct.unpack("<q", stream.read(8))
+    if place < 0:
+        stream.seek(size - 8)
+        (place,) = struct.unpack("<q", stream.read(8))
+    if not start <= place <= size - 8:
+        raise malformed(path, "LAS", f"the table of chunks is at {place} of {size} bytes")
+    stream.seek(place)
+    _, count = struct.unpack("<II", stream.read(8))
+    if count > size:
+        raise malformed(path, "LAS", f"{count} chunks in {size} bytes")
+    import lazrs  # laspy needs it for such a file
+
+    stream.seek(0)
+    header = _import_laspy().LasHeader.read_from(stream)
+    stream.seek(start)
+    record = lazrs.LazVlr(header.vlrs.get("LasZipVlr")[0].record_data)
+    total = sum(taken for _, taken in lazrs.read_chunk_table(stream, record))
+    if total > size:
+        raise malformed(path, "LAS", f"chunks of {total} bytes in {size}")
 
 
 def _to_columns(points: Any, header: laspy.LasHeader) -> dict[str, NDArray[Any]]:
