@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import torch
 
@@ -200,6 +201,7 @@ def main() -> None:
     run(given, stored)
     write(given.output, stored)
     print(table(stored))
+    print(figures.lines(figures.rooms_instances(stored)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import figures
 import numpy as np
 import torch
 from torch import Tensor
@@ -315,6 +316,8 @@ def main() -> None:
     run(given, stored)
     _write(given.output, stored)
     print(tables(stored))
+    for name in (Path(source).name for source in given.encoder):
+        print(figures.lines(figures.rooms_labels(stored, name)))
 
 
 if __name__ == "__main__":

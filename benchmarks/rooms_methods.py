@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import safetensors
 
@@ -93,6 +94,7 @@ def main() -> None:
         stored["cells"].append({**key, **measure(given, method, start, rooms, seed)})
         given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         print(stored["cells"][-1], flush=True)
+    print(figures.lines(figures.rooms_methods(stored)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import figures
 import torch
 
 from pointzoo import zoo
@@ -59,6 +60,8 @@ def main() -> None:
         _write(options.output, stored)
         print(json.dumps(stored["cells"][-1]), flush=True)
     print(table(stored))
+    for name in dict.fromkeys(cell["weights"] for cell in stored["cells"]):
+        print(figures.lines(figures.sh3d_finetune(stored, name)))
 
 
 def table(stored: dict[str, Any]) -> str:

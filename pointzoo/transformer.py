@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        encoder: str | PointEncoder = "vit3d_tiny.dcglr_shapes",
+        encoder: str | os.PathLike[str] | PointEncoder = "vit3d_tiny.dcglr_shapes",
         *,
         device: str = "cpu",
         batch_points: int = 65_536,
@@ -66,8 +67,11 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             UnknownNameError: There is no such encoder.
             WeightError: The weight is damaged.
         """
-        named = isinstance(self.encoder, str)
-        self.encoder_ = load_encoder(self.encoder, device=self.device) if named else self.encoder
+        self.encoder_: PointEncoder = (
+            load_encoder(self.encoder, device=self.device)
+            if isinstance(self.encoder, str | os.PathLike)
+            else self.encoder
+        )
         return self
 
     def transform(self, X: Iterable[Any]) -> FloatArray:  # noqa: N803

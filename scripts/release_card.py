@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pointzoo.cards import DataSource
+from pointzoo.cards import DataSource, Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "weights_cards"
+RESULTS = ROOT / "docs" / "results"
+sys.path.append(str(ROOT / "benchmarks"))  # for figures.py
+
+
+def stored_results(name: str) -> dict[str, Any]:
+    """Return what a benchmark wrote into docs/results; no cells where it did not run."""
+    file = RESULTS / name
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": []}
+    return found
+
+
+def metrics(figures: dict[str, str], command: str) -> tuple[Metric, ...]:
+    """Return figures of one command as a card holds them."""
+    return tuple(Metric(name, value, command) for name, value in figures.items())
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

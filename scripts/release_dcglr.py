@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from release_card import CARDS, ROOT, author_list, hours, source
+from release_card import CARDS, RESULTS, author_list, hours, metrics, source, stored_results
 
+import figures  # isort: skip  # release_card says where it lies
 from pointzoo import viz
 from pointzoo.cards import Card, DataSource, Metric
 from pointzoo.data import open_dataset
@@ -31,7 +31,6 @@ from pointzoo.pretrain.loop import CHECKPOINT
 from pointzoo.tasks.evaluation import ProbeResult
 from pointzoo.weights import MODEL_FILE, load_folder, read_config, sample_cloud, save_encoder
 
-RESULTS = ROOT / "docs" / "results"
 CORPUS = "dcglr_shapes"
 SHOWN = ("svm", "svm_tuned", "knn", "supervised")
 ATTENTION_CLASSES = ("chair", "table", "lamp", "bed", "cabinet")
@@ -123,7 +122,7 @@ def main() -> None:
         intended_use=INTENDED_USE,
         limitations=LIMITATIONS.format(
             name=name, clouds=clouds, shapes=shapes, hours=spent, more=more,
-            times=round(PAPER_CLOUDS / clouds, -1),
+            times=round(PAPER_CLOUDS // clouds, -1),
         ),
         notes=_notes(
             options.trained_on, options.remark, attention=encoder.capabilities.class_attention
@@ -152,16 +151,8 @@ def _results(name: str, architecture: str) -> tuple[Metric, ...]:
         best = (row.subject, row.classifier, row.rotation) == ("descriptor:all", "svm", "none")
         if own or (best and row.points == 2048):
             found.append(Metric(*row.metric("SH3D-21"), command))
-    file = RESULTS / "sh3d_finetune.json"
-    stored = json.loads(file.read_text()) if file.exists() else {"cells": []}
-    for start in ("pretrained", "scratch"):
-        cells = [c for c in stored["cells"] if (c["weights"], c["start"]) == (name, start)]
-        values = [100 * cell["accuracy"] for cell in cells]
-        if len(values) > 1:
-            spread = f"{statistics.mean(values):.1f} % ± {statistics.stdev(values):.1f}"
-            label = f"SH3D-21 accuracy, {architecture} trained with labels, {start}"
-            value = f"{spread} ({len(values)} seeds, {stored['settings']['epochs']} epochs)"
-            found.append(Metric(label, value, stored["command"]))
+    trained = stored_results("sh3d_finetune.json")
+    found += metrics(figures.sh3d_finetune(trained, name), trained.get("command", ""))
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
     python scripts/release_sparseunet14.py RUN --rooms ROOMS --commit ... --command ...
 
-RUN is the folder of `pointzoo pretrain msc`. The figures of the card come from
-docs/results/rooms.json and rooms_methods.json, so run benchmarks/rooms_labels.py and
-benchmarks/rooms_methods.py on the weights first. The checksum that is printed belongs into
+RUN is the folder of `pointzoo pretrain msc`. The figures of the card come from docs/results:
+rooms.json, rooms_methods.json and rooms_instances.json, so run the benchmarks of these names
+(rooms.json: rooms_labels.py) on the weights first. The checksum that is printed belongs into
 pointzoo/zoo.py.
 """
 
@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from release_card import CARDS, ROOT, author_list, hours, source
+from release_card import CARDS, author_list, hours, metrics, source, stored_results
 
+import figures  # isort: skip  # release_card says where it lies
 from pointzoo import viz
 from pointzoo.cards import Card, DataSource, Metric
 from pointzoo.cloud import PointCloud
@@ -36,8 +34,6 @@ from pointzoo.weights import MODEL_FILE, load_folder, save_encoder
 from pointzoo.zoo import create_encoder
 
 NAME = "sparseunet14.msc_rooms"
-RESULTS = ROOT / "docs" / "results" / "rooms.json"
-METHODS = ROOT / "docs" / "results" / "rooms_methods.json"
 SHOWN = 3
 """Rooms in a picture: the first of the test rooms, none of them chosen."""
 CUT = 2.1
@@ -76,10 +72,7 @@ def main() -> None:
         commit=options.commit,
         hardware=options.hardware,
         hours=hours(options.run, config["batch_size"]),
-        results=(
-            *_results(json.loads(RESULTS.read_text())),
-            *_methods(json.loads(METHODS.read_text())),
-        ),
+        results=_results(),
         metrics=("mean_iou",),
         intended_use=INTENDED_USE,
         limitations=_limitations(manifest, facts["step"] * config["batch_size"]),
@@ -118,39 +111,17 @@ def _sources(rooms: Path, manifest: RoomsManifest) -> tuple[DataSource, ...]:
     )
 
 
-def _results(stored: dict[str, Any]) -> tuple[Metric, ...]:
-    """Return mean and spread over the seeds of every task, amount of labels and test set."""
-    values: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
-    for cell in stored["cells"]:
-        if cell["encoder"] == NAME:
-            for test, score in cell["scores"].items():
-                key = (cell["task"], cell["labels"], test, cell["weights"])
-                values[key].append(100 * score["miou"])
-    return tuple(
-        Metric(f"mIoU on {test}, {task}, {labels}, {weights}", _spread(found), stored["command"])
-        for (task, labels, test, weights), found in values.items()
-    )
-
-
-def _methods(stored: dict[str, Any]) -> tuple[Metric, ...]:
-    """Return mean and spread over the seeds of every way of fine-tuning."""
-    values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
-    for cell in stored["cells"]:
-        values[cell["rooms"], cell["method"], cell["weights"]].append(100 * cell["miou"])
-    return tuple(
-        Metric(
-            f"mIoU on test, pz.finetune {method}, {rooms} rooms, {weights}",
-            _spread(found),
-            stored["command"],
-        )
-        for (rooms, method, weights), found in values.items()
-    )
-
-
-def _spread(values: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
-    return f"{statistics.mean(values):.1f} %{deviation} ({seeds})"
+def _results() -> tuple[Metric, ...]:
+    """Return what the benchmarks on rooms found."""
+    found: tuple[Metric, ...] = ()
+    for file, named in {
+        "rooms.json": lambda stored: figures.rooms_labels(stored, NAME),
+        "rooms_methods.json": figures.rooms_methods,
+        "rooms_instances.json": figures.rooms_instances,
+    }.items():
+        stored = stored_results(file)
+        found += metrics(named(stored), stored.get("command", ""))
+    return found
 
 
 def _limitations(manifest: RoomsManifest, scenes: int) -> str:

@@ -1,0 +1,73 @@
+"""The figures that cards state, by the names that they have there, from the JSON of a benchmark.
+
+The benchmarks print them as ``NAME: VALUE``, which `pointzoo card build` reads; the scripts that
+release a weight write them into its card.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+Stored = dict[str, Any]
+
+
+def rooms_labels(stored: Stored, encoder: str) -> dict[str, str]:
+    """Return mIoU of every task, amount of labels and test set, over the seeds."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for cell in stored["cells"]:
+        if cell["encoder"] == encoder:
+            for test, score in cell["scores"].items():
+                name = f"mIoU on {test}, {cell['task']}, {cell['labels']}, {cell['weights']}"
+                values[name].append(score["miou"])
+    return _spreads(values)
+
+
+def rooms_methods(stored: Stored) -> dict[str, str]:
+    """Return mIoU of every way of fine-tuning and number of rooms, over the seeds."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for cell in stored["cells"]:
+        what = f"pz.finetune {cell['method']}, {_count(cell['rooms'], 'room')}, {cell['weights']}"
+        values[f"mIoU on test, {what}"].append(cell["miou"])
+    return _spreads(values)
+
+
+def rooms_instances(stored: Stored) -> dict[str, str]:
+    """Return AP50 of instance segmentation from every start, over the seeds."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for cell in stored["cells"]:
+        name = f"AP50 of instances on test, {cell['rooms']['train']} rooms, {cell['weights']}"
+        values[name].append(cell["values"]["ap50"])
+    return _spreads(values)
+
+
+def sh3d_finetune(stored: Stored, weights: str) -> dict[str, str]:
+    """Return the accuracy after training with labels, from the weights and from scratch."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for start in ("pretrained", "scratch"):
+        for cell in stored["cells"]:
+            if (cell["weights"], cell["start"]) == (weights, start):
+                name = f"SH3D-21 accuracy, {weights.split('.')[0]} trained with labels, {start}"
+                values[name].append(cell["accuracy"])
+    return _spreads(values)
+
+
+def lines(figures: dict[str, str]) -> str:
+    """Return what `pointzoo card build` reads."""
+    return "\n".join(f"{name}: {value}" for name, value in figures.items())
+
+
+def _spreads(values: dict[str, list[float]]) -> dict[str, str]:
+    return {name: spread(found) for name, found in values.items()}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation in per cent, with the number of seeds."""
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f} %{deviation} ({_count(len(values), 'seed')})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
