@@ -7,15 +7,23 @@ without memory, or one that waits for a pipe.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pointzoo.errors import FormatError
+
+
+class _Record(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+RecordT = TypeVar("RecordT", bound=_Record)
 
 MAX_TEXT = 4 << 20
 """Bytes of a config, a card's header or a line of a journal; theirs are thousands."""
@@ -125,6 +133,30 @@ def parse_yaml(text: str) -> Any:
         raise _unusable("YAML", str(error).splitlines()[0]) from error
     _require_plain(found, "YAML", thorough=True)
     return found
+
+
+def make_record(kind: type[RecordT], values: Mapping[str, Any]) -> RecordT:
+    """Build a dataclass from parsed values, whose types have to be those of its fields.
+
+    Fields of text, whole numbers, truth, tuples of text and mappings of text are looked at.
+
+    Raises:
+        TypeError: A value has another type, a key is unknown, or one is missing.
+    """
+    given = dict(values)
+    for entry in dataclasses.fields(kind):
+        value, wanted = given.get(entry.name), str(entry.type)
+        if entry.name not in given:
+            continue
+        parts: tuple[Any, ...] = ()
+        if wanted == "tuple[str, ...]" and isinstance(value, list):
+            given[entry.name], wanted = tuple(value), "list"
+            parts = tuple(value)
+        elif wanted == "Mapping[str, str]" and isinstance(value, dict):
+            parts, wanted = tuple(value.values()), "dict"
+        if type(value).__name__ != wanted or not all(isinstance(part, str) for part in parts):
+            raise TypeError(f"{entry.name} of {kind.__name__} is {str(value)[:50]}")
+    return kind(**given)
 
 
 def _integer(digits: str) -> int:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from pointzoo.data.base import ArrayDataset
 from pointzoo.errors import ConfigError, FormatError
-from pointzoo.intake import MAX_MANIFEST, parse_json, read_limited
+from pointzoo.intake import MAX_MANIFEST, make_record, parse_json, read_limited
 from pointzoo.io.arrays import map_npy
 
 SCHEMA = 1
@@ -200,12 +200,11 @@ def read_manifest(path: Path) -> Manifest:
             )
         names = {f.name for f in dataclasses.fields(CorpusHeader)}
         header = {key: value for key, value in raw.items() if key in names}
-        header["class_names"] = tuple(header["class_names"])
         return Manifest(
-            CorpusHeader(**header),
-            tuple(ShapeRecord(**shape) for shape in raw["shapes"]),
-            tuple(SourceFile(**file) for file in raw["files"]),
-            tuple(Skipped(**skip) for skip in raw["skipped"]),
+            make_record(CorpusHeader, header),
+            tuple(make_record(ShapeRecord, shape) for shape in raw["shapes"]),
+            tuple(make_record(SourceFile, source) for source in raw["files"]),
+            tuple(make_record(Skipped, skip) for skip in raw["skipped"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FormatError):

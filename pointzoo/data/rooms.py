@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pointzoo.cloud import IntArray, PointCloud
 from pointzoo.data.scene_classes import SCANNET20
 from pointzoo.errors import ConfigError, FormatError
-from pointzoo.intake import MAX_MANIFEST, parse_json, read_limited
+from pointzoo.intake import MAX_MANIFEST, make_record, parse_json, read_limited
 from pointzoo.io.arrays import load_arrays, map_npy
 
 SCHEMA = 1
@@ -266,12 +266,10 @@ def read_rooms_manifest(path: Path) -> RoomsManifest:
             raise ValueError(f"{raw['kind']!r} of schema {raw['schema']}, not {SCHEMA}")
         names = {f.name for f in dataclasses.fields(RoomsHeader)}
         header = {key: value for key, value in raw.items() if key in names}
-        header["class_names"] = tuple(header["class_names"])
-        rooms = [dict(room, models=tuple(room["models"])) for room in raw["rooms"]]
         return RoomsManifest(
-            RoomsHeader(**header),
-            tuple(RoomRecord(**room) for room in rooms),
-            tuple(ModelSource(**model) for model in raw["models"]),
+            make_record(RoomsHeader, header),
+            tuple(make_record(RoomRecord, room) for room in raw["rooms"]),
+            tuple(make_record(ModelSource, model) for model in raw["models"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
