@@ -40,4 +40,4 @@ format:
 	ruff format .
 
 docs:
-	cog -r -I scripts README.md docs/architecture.md docs/cli.md
+	cog -r -I scripts README.md docs/architecture.md docs/cli.md docs/running_elsewhere.md

@@ -143,7 +143,7 @@ def segment_rooms(describe: Describe, corpus: Path, points: int, options: Any) -
         for row in range(count):
             cloud = drawn(rooms[row], points, row)
             rows = torch.from_numpy(describe(cloud)[0])
-            yield SceneFeatures(rows, torch.arange(len(rows)), torch.from_numpy(cloud.labels))
+            yield SceneFeatures(rows, torch.arange(len(rows)), torch.tensor(cloud.labels))
 
     train, test = options.use
     classes = len(open_dataset(corpus, "train").class_names)

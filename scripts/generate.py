@@ -7,9 +7,11 @@ away from the code.
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -93,3 +95,58 @@ def zoo_table() -> str:
         rows.append((f"`{info.name}`", info.description, size, str(info.out_channels), licence))
     header = ("Name", "Architecture", "Parameters", "Channels", "Licence of the weights")
     return table(header, rows)
+
+
+def _stored(name: str) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((ROOT / "docs" / "results" / name).read_text("utf-8"))
+    return stored
+
+
+def _by(stored: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in stored["versions"].items())
+    return f"`{stored['command']}` on {stored['machine']}; {versions}.\n\n"
+
+
+def _milliseconds(seconds: dict[str, float]) -> str:
+    middle, low, high = (1e3 * seconds[key] for key in ("median", "low", "high"))
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def onnx_table() -> str:
+    """Return how far exported encoders are from PyTorch, and how fast both are."""
+    stored = _stored("onnx.json")
+    rows = [
+        (
+            f"`{row['name']}`",
+            f"{row['megabytes']:.1f}",
+            f"{row['difference']:.1e}",
+            f"{row['largest']:.2g}",
+            f"{row['points']:,}",
+            _milliseconds(row["torch"]),
+            _milliseconds(row["onnx"]),
+        )
+        for row in stored["rows"]
+    ]
+    header = ("Encoder", "MB", "Largest difference", "Largest feature", "Points timed",
+              "PyTorch, ms", "ONNX Runtime, ms")  # fmt: skip
+    return table(header, rows) + _by(stored)
+
+
+def precision_table() -> str:
+    """Return what number types cost in accuracy and save in time."""
+    stored = _stored("precision.json")
+    rows = [
+        (
+            f"`{part['weights']}`",
+            row["kind"],
+            f"{row['metric']} {100 * row['score']:.2f} %",
+            f"{100 * (row['score'] - part['rows'][0]['score']):+.2f}",
+            _milliseconds(row["seconds"]),
+            f"{part['rows'][0]['seconds']['median'] / row['seconds']['median']:.2f}",
+            f"{row['megabytes']:.1f}",
+        )
+        for part in stored["parts"]
+        for row in part["rows"]
+    ]
+    header = ("Encoder", "Numbers", "Linear probe", "Change", "ms a cloud", "Times as fast", "MB")
+    return table(header, rows) + _by(stored)

@@ -21,7 +21,7 @@ import pointzoo as pz
 from pointzoo import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = ("README.md", "docs/architecture.md", "docs/cli.md")
+GENERATED = ("README.md", "docs/architecture.md", "docs/cli.md", "docs/running_elsewhere.md")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "weights_cards/**/*.md")
