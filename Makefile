@@ -3,7 +3,7 @@
 PYTHON ?= python
 WORKERS ?= 2
 
-.PHONY: check format lint types layers cards test docs dist
+.PHONY: check format lint types layers cards test docs dist audit
 
 check: lint types layers cards test
 
@@ -24,6 +24,10 @@ test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS) --durations 10 \
 		--cov --cov-report term --cov-report json:.coverage.json
 	$(PYTHON) scripts/branch_coverage.py .coverage.json
+
+# Known vulnerabilities of the pinned versions; asks PyPI, so that it is no part of check. Needs pip-audit.
+audit:
+	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 # What is published, in dist/. Built twice in two places: the bytes must be the same. Needs twine.
 dist:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from tamper import CASES, KINDS, Case, attempt, prepare
+from hub_server import HubServer
+from tamper import CARD, CASES, KINDS, Case, attempt, encoder, prepare
+from test_hub import server  # noqa: F401  # a fixture
 
+import pointzoo as pz
+from pointzoo import hub
 from pointzoo.errors import PointzooError
 
 SECONDS = 20  # a busy machine needs some; a hang lasts longer
@@ -60,3 +65,38 @@ def test_tampered_inputs_are_refused(whole: dict[str, Path], case: Case, tmp_pat
         tracemalloc.stop()
         signal.signal(signal.SIGALRM, previous)
     assert not (tmp_path / "harm").exists()
+
+
+def test_names_on_the_hub_lead_nowhere(server: HubServer, tmp_path: Path):  # noqa: F811
+    """Files of a repository beside the three that are needed are never fetched."""
+    done = encoder().push_to_hub("me/toy", card=CARD)
+    repo = server.repos["me/toy"]
+    repo.commit("main", {"../../../evil": b"x", "/evil": b"x", "a/../../evil": b"x"}, "a stranger")
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    pz.load_encoder("hf-hub:me/toy")
+    found = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_symlink()}
+    assert found == {"README.md", "config.json", "model.safetensors"}
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+    hub.clear_cache()
+    repo.commit("main", {"config.json": b"[" * 100_000}, "a stranger")
+    with pytest.raises(PointzooError):
+        pz.load_encoder("hf-hub:me/toy")
+    assert pz.load_encoder(str(done.name))
+
+
+def test_a_link_in_the_cache_is_damage(whole: dict[str, Path], tmp_path: Path, monkeypatch):
+    from huggingface_hub import constants
+
+    folder = Path(shutil.copytree(whole["cache"], tmp_path / "cache", symlinks=True))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    (entry,) = hub.list_cached()
+    assert hub.damage(entry) == []
+    card = entry.folder / "README.md"
+    outside = tmp_path / "outside"
+    outside.write_bytes(card.read_bytes())
+    card.unlink()
+    card.symlink_to(outside)
+    assert hub.damage(entry) == ["README.md is not what the Hub has"]
+    hub._spoiled(card, entry.name)
+    assert outside.exists()
+    assert not card.exists()
