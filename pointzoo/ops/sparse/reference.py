@@ -3,7 +3,8 @@
 Per kernel offset: gather the rows that have a partner, multiply, add to the rows of the output. No
 row occurs twice within an offset, so that the sums have one order on every device. An offset where
 each row meets itself (the centre of a submanifold kernel, an eighth of its pairs) is one product
-that the others are added to.
+that the others are added to. What is gathered and multiplied lies in memory that all offsets share:
+fresh memory costs as much as what is written to it.
 
 Shapes: M input rows, N output rows, K kernel offsets, P pairs of an offset.
 """
@@ -31,10 +32,13 @@ def convolve(x: Tensor, weight: Tensor, pairs: PairList, rows: int) -> Tensor:
         total = x.new_zeros(rows, weight.shape[2], dtype=_accumulator(x))
     else:
         total = (wide @ factors[whole]).to(_accumulator(x))
+    most = max((n for k, n in enumerate(pairs.counts) if k != whole), default=0)
+    gathered, product = wide.new_empty(most, x.shape[1]), wide.new_empty(most, weight.shape[2])
     for offset, (outputs, inputs) in enumerate(lists):
-        if len(outputs) and offset != whole:
-            product = wide.index_select(0, inputs) @ factors[offset]
-            total.index_add_(0, outputs, product.to(total.dtype))
+        if (count := len(outputs)) and offset != whole:
+            rows_in = torch.index_select(wide, 0, inputs, out=gathered[:count])
+            rows_out = torch.mm(rows_in, factors[offset], out=product[:count])
+            total.index_add_(0, outputs, rows_out.to(total.dtype))
     return total.to(x.dtype)
 
 
@@ -42,11 +46,15 @@ def weight_gradient(x: Tensor, grad: Tensor, pairs: PairList) -> Tensor:
     """Return (K, Cin, Cout): ``x (M, Cin)`` transposed times ``grad (N, Cout)`` over the pairs."""
     wide, grad = _wide(x), _wide(grad)
     total = x.new_zeros(len(pairs.counts), x.shape[1], grad.shape[1], dtype=_accumulator(x))
+    most = max(pairs.counts, default=0)
+    given, wanted = wide.new_empty(most, x.shape[1]), grad.new_empty(most, grad.shape[1])
     for offset, (outputs, inputs) in enumerate(_by_offset(pairs)):
         if _is_identity(outputs, inputs, len(grad), len(x)):
             total[offset] = wide.T @ grad
-        elif len(outputs):
-            total[offset] = wide.index_select(0, inputs).T @ grad.index_select(0, outputs)
+        elif count := len(outputs):
+            rows_in = torch.index_select(wide, 0, inputs, out=given[:count])
+            rows_out = torch.index_select(grad, 0, outputs, out=wanted[:count])
+            total[offset] = rows_in.T @ rows_out
     return total
 
 
