@@ -1,4 +1,4 @@
-"""The figures that cards state, by the names that they have there, from the JSON of a benchmark.
+"""The JSON of a benchmark: how it is written, and the figures in it by the names that cards use.
 
 The benchmarks print them as ``NAME: VALUE``, which `pointzoo card build` reads; the scripts that
 release a weight write them into its card.
@@ -6,9 +6,11 @@ release a weight write them into its card.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Stored = dict[str, Any]
@@ -57,6 +59,13 @@ def sh3d_finetune(stored: Stored, weights: str) -> dict[str, str]:
 def lines(figures: dict[str, str]) -> str:
     """Return what `pointzoo card build` reads."""
     return "\n".join(f"{name}: {value}" for name, value in figures.items())
+
+
+def write(path: Path, stored: Stored) -> None:
+    """Write the JSON of a benchmark; the file is replaced once the new one is whole."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _spreads(values: dict[str, list[float]]) -> dict[str, str]:

@@ -175,6 +175,21 @@ def _fine_tuned(stored: Mapping[str, Any]) -> str:
     return _section("SH3D-21: fine-tuned accuracy (%)", header, table) + _made(stored)
 
 
+def _probed(stored: Mapping[str, Any]) -> str:
+    """Say how simple classifiers do on frozen features of clouds of several sizes."""
+    rows = [ProbeResult.from_dict(row) for row in stored["results"]]
+    sizes = sorted({row.points for row in rows}, reverse=True)
+    table = []
+    for subject, classifier in dict.fromkeys((row.subject, row.classifier) for row in rows):
+        of = {r.points: r for r in rows if (r.subject, r.classifier) == (subject, classifier)}
+        figures = [of[size].metric("")[1] if size in of else "" for size in sizes]
+        table.append([f"`{subject}`", classifier, *figures])
+    header = ["features", "classifier", *(f"{size:,} points" for size in sizes)]
+    title = "SH3D-21: frozen features of DGCNN and PCT"
+    made = f"\nMean over folds and seeds, with its 95 % interval: `{stored['command']}`\n"
+    return _section(title, header, table) + made
+
+
 def _made(stored: Mapping[str, Any]) -> str:
     return f"\nMean ± standard deviation over seeds: `{stored['command']}`\n"
 
@@ -185,6 +200,7 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "rooms_instances.json": _instances,
     "rooms_few_shot.json": _few_shot,
     "sh3d_finetune.json": _fine_tuned,
+    "sh3d_points.json": _probed,
 }
 
 

@@ -135,7 +135,7 @@ def run(given: argparse.Namespace, stored: dict[str, Any]) -> None:
             "test_cpu_seconds": round(time.process_time() - trained, 1),
         }
         stored["cells"].append(cell)
-        write(given.output, stored)
+        figures.write(given.output, stored)
         found = ", ".join(f"{name} {100 * score.values[name]:.1f}" for name in FIGURES)
         seconds = f"{cell['train_cpu_seconds']} + {cell['test_cpu_seconds']}"
         print(f"{key['weights']} seed {seed}: {found} ({seconds} s of CPU)", flush=True)
@@ -168,12 +168,6 @@ def spread(values: Sequence[float]) -> str:
     return f"{100 * statistics.mean(values):.1f}{deviation}"
 
 
-def write(path: Path, stored: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", help="Folder of rooms with the splits train and test.")
@@ -199,7 +193,7 @@ def main() -> None:
     stored["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     stored["class_names"] = list(open_dataset(given.corpus, "test").class_names)
     run(given, stored)
-    write(given.output, stored)
+    figures.write(given.output, stored)
     print(table(stored))
     print(figures.lines(figures.rooms_instances(stored)))
 

@@ -231,7 +231,7 @@ def run(given: argparse.Namespace, stored: dict[str, Any]) -> None:
                 "seconds": round(time.perf_counter() - start, 1),
             }
             stored["cells"].append(cell)
-            _write(given.output, stored)
+            figures.write(given.output, stored)
             found = ", ".join(f"{n} {100 * s.miou:.1f}" for n, s in scores.items())
             print(
                 f"{task} {weights} {labels} seed {seed}: {found} ({cell['seconds']} s)", flush=True
@@ -273,12 +273,6 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}{deviation}"
 
 
-def _write(path: Path, stored: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def describe(data: PointDataset) -> dict[str, Any]:
     """Say which classes the test rooms have."""
     counts = np.zeros(len(data.class_names), dtype=np.int64)
@@ -314,7 +308,7 @@ def main() -> None:
     stored["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     stored["test"] = describe(open_dataset(given.corpus, "test"))
     run(given, stored)
-    _write(given.output, stored)
+    figures.write(given.output, stored)
     print(tables(stored))
     for name in (Path(source).name for source in given.encoder):
         print(figures.lines(figures.rooms_labels(stored, name)))

@@ -92,7 +92,7 @@ def main() -> None:
         if done or method not in given.methods:
             continue
         stored["cells"].append({**key, **measure(given, method, start, rooms, seed)})
-        given.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        figures.write(given.output, stored)
         print(stored["cells"][-1], flush=True)
     print(figures.lines(figures.rooms_methods(stored)))
 

@@ -81,7 +81,6 @@ DENSITY = """- Look at the figures above before you use it: those of the same ne
 - Neighbourhoods are a fixed number of points: features change with the number of
   points of a cloud (in training {points} of each). Nothing was chosen by looking at SH3D-21.
 """
-POINTS = "pointzoo probe dgcnn_small.dcglr_shapes ... --out docs/results/sh3d_points.json"
 PAPER_CLOUDS = 57_448 * 300
 """Clouds that the paper's run sees: ShapeNet, epochs as in POS-BERT."""
 
@@ -161,8 +160,8 @@ def _probed() -> list[tuple[ProbeResult, str]]:
     rows = []
     for part in json.loads((RESULTS / "sh3d21.json").read_text())["parts"].values():
         rows += [(ProbeResult.from_dict(row), part["command"]) for row in part["results"]]
-    if (file := RESULTS / "sh3d_points.json").exists():
-        rows += [(ProbeResult.from_dict(row), POINTS) for row in json.loads(file.read_text())]
+    probed = stored_results("sh3d_points.json")
+    rows += [(ProbeResult.from_dict(row), probed["command"]) for row in probed.get("results", ())]
     return rows
 
 

@@ -19,7 +19,7 @@ def stored(name: str):
 
 def probed() -> dict[str, str]:
     rows = [row for part in stored("sh3d21.json")["parts"].values() for row in part["results"]]
-    rows += stored("sh3d_points.json")
+    rows += stored("sh3d_points.json")["results"]
     return dict(ProbeResult.from_dict(row).metric("SH3D-21") for row in rows)
 
 
