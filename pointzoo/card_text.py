@@ -106,6 +106,8 @@ def _field_problems(
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             problems.append(f"{prefix}{key} is missing or not of type {wanted}")
+        elif prefix == "" and isinstance(value, list) and not _is_text(value):
+            problems.append(f"{key} is not a list of text")
         elif not value and key not in _MAY_BE_EMPTY:
             problems.append(f"{prefix}{key} is empty")
     return problems
@@ -133,8 +135,15 @@ def _fact_problems(facts: Any) -> list[str]:
     kinds = {"parameters": int, "channels": list, "size": int, "sha256": str}
     if not isinstance(facts, dict) or set(facts) != set(kinds):
         return [f"pointzoo.facts does not hold {', '.join(kinds)}"]
-    return [
+    problems = [
         f"pointzoo.facts.{key} is not of type {kind.__name__}"
         for key, kind in kinds.items()
         if not isinstance(facts[key], kind)
     ]
+    if not problems and not _is_text(facts["channels"]):
+        problems.append("pointzoo.facts.channels is not a list of text")
+    return problems
+
+
+def _is_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
