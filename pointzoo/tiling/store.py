@@ -147,5 +147,5 @@ class FolderStore:
                 return None
             require_own(self._data)  # it is written to
             return {int(entry["tile"]) for entry in tiles}
-        except (OSError, ValueError, KeyError, TypeError):  # not there, cut off, or of someone else
-            return None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return None  # not there, cut off, or of someone else
