@@ -54,6 +54,16 @@ class Weight:
 
 _TABLE: tuple[Weight, ...] = (
     Weight(
+        "dgcnn_small.dcglr_shapes",
+        "dgcnn_small",
+        "c0be9734ce1d97ed0a053f53f41139186e931d7ec05a2bd8b771e7b9ed55d980",
+    ),
+    Weight(
+        "pct_small.dcglr_shapes",
+        "pct_small",
+        "abb7e99c1ebc6b1bc1f79e00779f4fd5a721646fd04d226fafdcc1d60a1c1e92",
+    ),
+    Weight(
         "sparseunet14.msc_rooms",
         "sparseunet14",
         "e2c1f201daf4aaadfdc5cf5f21b9330e13bd110305e1ee0a3c8322c18eede06e",
