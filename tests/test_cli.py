@@ -51,6 +51,7 @@ WORDS = {
         "--objects", "--ratio", "--remap", "--scenes",
     ],
     "doctor": ["--benchmark", "--help", "--no-benchmark"],
+    "export": ["NAME", "--help", "--out"],
     "features": ["FILE...", "--device", "--encoder", "--half", "--help", "--out", "--pca"],
     "finetune": [
         "ENCODER", "DATA", "--batch-size", "--device", "--epochs", "--help", "--learning-rate",

@@ -27,7 +27,7 @@ import numpy as np
 import pointzoo as pz
 
 names = pz.list_encoders(pretrained=True, runs_here=True)
-assert names == ["sparseunet14.msc_rooms", "vit3d_tiny.dcglr_shapes"], names
+assert len(names) >= 4, names
 assert pz.list_encoders(commercial=True)
 rng = np.random.default_rng(0)
 cloud = pz.PointCloud(rng.normal(size=(300, 3)), colors=rng.random((300, 3)))
