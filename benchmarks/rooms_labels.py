@@ -6,7 +6,9 @@ Every encoder is compared with the same network from random weights, seed by see
 labelled points, order, crops and changes. Fractions of the training rooms (all their points
 labelled) and labelled points per room (all rooms; paper's Table 2c) are trained as a whole
 (``finetune``) or only a linear layer on frozen features (``probe``); every point of the test rooms
-counts. Cells that are in the JSON already are not computed again, so that a stopped run goes on.
+counts. The probe sees the same points of a room with every seed: seeds differ in the rooms and in
+the random weights. Cells that are in the JSON already are not computed again, so that a stopped run
+goes on.
 """
 
 from __future__ import annotations
