@@ -372,7 +372,8 @@ class DCGLR(Objective):
         if health["mean_target_entropy"] < 0.05:
             return "every cloud gets the same target"
         if health["teacher_entropy"] > 0.999 * uniform:
-            return "the teacher's targets are uniform"
+            hint = "" if self.config.projector_norm else "; projector_norm=True may help"
+            return f"the teacher's targets are uniform{hint}"
         return None
 
 
