@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pointzoo.encoders.base import PointEncoder
 
 
-class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class FeatureTransformer(TransformerMixin, BaseEstimator):
     """One row of features per cloud, for scikit-learn.
 
     ::

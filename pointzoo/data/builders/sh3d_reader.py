@@ -276,7 +276,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     try:
         check_is_file(path)
         archive = zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
         raise FormatError(
             expected="a furniture library (.sh3f or .jar)",
             got=f"{path}: {type(error).__name__}: {error}",
