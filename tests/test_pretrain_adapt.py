@@ -13,6 +13,8 @@ import pointzoo as pz
 from pointzoo.data import open_dataset
 from pointzoo.errors import ConfigError, UnknownNameError
 from pointzoo.pretrain.adapt import adapt
+from pointzoo.pretrain.checkpoint import read_facts
+from pointzoo.pretrain.loop import CHECKPOINT
 
 MSC = {"log_steps": 1, "max_pairs": 64, "views.radius": 1.0}
 DCGLR = {"log_steps": 1, "points": 48, "local_crops": 0, "projector_outputs": 8}
@@ -53,11 +55,13 @@ def test_a_stopped_run_goes_on(scans: Path, tmp_path: Path) -> None:
         adapt(encoder, scans, tmp_path / "whole", steps=2, **MSC)
 
 
-def test_objects_go_on_with_dcglr(scans: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "vit3d_test.random"
-    pz.save_encoder(pz.create_encoder("vit3d_test"), folder)
+@pytest.mark.parametrize(("name", "norm"), [("vit3d_test", False), ("dgcnn_test", True)])
+def test_objects_go_on_with_dcglr(scans: Path, tmp_path: Path, name: str, norm: bool) -> None:
+    folder = tmp_path / f"{name}.random"
+    pz.save_encoder(pz.create_encoder(name), folder)
     adapted = adapt(folder, open_dataset(scans), tmp_path / "run", steps=1, **DCGLR)
-    assert type(adapted).__name__ == "ViT3D"
+    assert type(adapted) is type(pz.create_encoder(name))
+    assert read_facts(tmp_path / "run" / CHECKPOINT)["config"]["projector_norm"] is norm
 
 
 def test_what_does_not_fit_is_said_before_training(scans: Path, tmp_path: Path) -> None:

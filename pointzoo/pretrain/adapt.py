@@ -51,7 +51,8 @@ def adapt(
         seed: Of everything random.
         resume: Go on from the checkpoint in ``out``.
         settings: Any others of :class:`~pointzoo.pretrain.msc.MSCConfig` or
-            :class:`~pointzoo.pretrain.dcglr.DCGLRConfig`, such as ``learning_rate``.
+            :class:`~pointzoo.pretrain.dcglr.DCGLRConfig`, such as ``learning_rate``. Of the latter
+            ``projector_norm`` is on unless the encoder has a class token.
 
     Returns:
         The adapted encoder, on the CPU in evaluation mode, as it lies in ``out/weights``.
@@ -86,6 +87,8 @@ def adapt(
     else:
         objects = dcglr.PRESETS["cpu"]
         fitting["batch_size"] = max(1, min(objects.batch_size, len(clouds)))
+        # without a class token the scene feature is pooled: docs/decisions/0016
+        fitting["projector_norm"] = not start.capabilities.class_attention
         run = dcglr.run(
             override(objects, {**fitting, **settings}),
             clouds, Path(out), encoder=start, resume=resume,
