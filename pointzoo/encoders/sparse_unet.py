@@ -36,7 +36,7 @@ from pointzoo.encoders.base import (
 from pointzoo.encoders.sparse_blocks import Down, Stage, Submanifold, Up
 from pointzoo.encoders.voxelize import VoxelGeometry, keep_voxels, voxelize
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops.sparse import StrideMap, VoxelGrid
+from pointzoo.ops.sparse import StrideMap, VoxelGrid, room_for
 
 ColorRange = Literal["0..1", "-1..1"]
 PointFeatures = Literal["nearest", "trilinear"]
@@ -272,7 +272,8 @@ class SparseUNet(PointEncoder):
             CloudError: Shapes, types, devices or offsets do not fit, or a value is not finite.
         """
         levels, place = self.voxel_levels(grid_coords, features, offsets)
-        return levels[0][1].index_select(0, place)
+        finest = levels[0][1]
+        return torch.index_select(finest, 0, place, out=room_for(finest, finest.shape[1]))
 
     def voxel_levels(
         self, grid_coords: Tensor, features: Tensor, offsets: Tensor
@@ -312,7 +313,8 @@ class SparseUNet(PointEncoder):
         for up, stage in zip(reversed(self.up), reversed(self.dec), strict=True):
             grid, stride_map, skip = way.pop()
             x = up(x, stride_map)
-            x = stage(torch.cat([x, skip.to(x.dtype)], dim=1), grid)
+            both = room_for(x, x.shape[1] + skip.shape[1])
+            x = stage(torch.cat([x, skip.to(x.dtype)], dim=1, out=both), grid)
             levels.insert(0, (grid, x))
         return levels
 

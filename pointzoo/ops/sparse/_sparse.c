@@ -205,6 +205,13 @@ static void convolve_tile(const Convolution *c, int64_t tile, int64_t panel, int
     finish(c, sum, width, row, rows, first, least(first + width, c->columns));
 }
 
+/* Memory that the caller is about to write, and that is fresh. */
+int pointzoo_sparse_expect(void *from, int64_t bytes, int threads) {
+    (void)threads;
+    expect(from, bytes);
+    return 0;
+}
+
 /* y (rows, columns) = the sums over pairs of x (., depth) times w (offsets, depth, columns), which
  * lies in memory with w_steps[3]. The epilogue is left out where scale is NULL. 0 when it worked. */
 int pointzoo_sparse_convolve(const float *x, const float *w, const int64_t *w_steps, int64_t depth,

@@ -70,7 +70,7 @@ def submanifold_conv(
         ConfigError: ``weight`` does not fit ``x`` or the kernel.
     """
     x, weight = _checked(x, weight, kernel_map.num_voxels, kernel_map.kernel_size**3)
-    if kernel_map.kernel_size == 1:
+    if kernel_map.kernel_size == 1 and (epilogue is None or not core.multiplies(x)):
         return _pointwise(x, weight[0], epilogue)
     twins = kernel_map.twins
     if twins is None:

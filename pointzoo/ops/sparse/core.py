@@ -21,14 +21,16 @@ import torch
 from torch import Tensor
 
 _POINTER, _COUNT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_GRID = [*[_POINTER] * 4, _COUNT, _COUNT]
+_GRID = [*[_POINTER] * 10, _COUNT, _COUNT]
 _SIGNATURES = {
     "order": [_POINTER, _POINTER, _COUNT, _POINTER],
-    "columns": [_POINTER, _POINTER, _COUNT, *[_POINTER] * 3],
+    "columns": [_POINTER, _POINTER, _COUNT, *[_POINTER] * 11],
     "halve": [*_GRID, *[_POINTER] * 4],
     "corners": [_POINTER, _POINTER, *[_COUNT] * 4, *[_POINTER] * 3],
-    "count": [*_GRID, _COUNT, _COUNT, _POINTER, _POINTER],
-    "fill": [*_GRID, _COUNT, _COUNT, *[_POINTER] * 4],
+    "neighbours": [*_GRID, _COUNT, _COUNT, *[_POINTER] * 3],
+    "collect": [*[_POINTER] * 4],
+    "narrow": [*[_POINTER] * 3, _COUNT, _COUNT, *[_POINTER] * 3],
+    "expect": [_POINTER, _COUNT],
     "convolve": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
     "convolve_bf16": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
     "gradient_bf16": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
@@ -153,18 +155,38 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Sorted voxels, and where columns (one x and y) and lines (one x) of them begin."""
+    """Sorted voxels as columns (one x and y) and lines (one x) of them.
+
+    The voxels of a column also are bits of words, 64 places of z each: L lines, C columns, W words.
+
+    Attributes:
+        batch: (L,) the cloud of each line.
+        x: (L,) of each line.
+        y: (C,) of each column.
+        z: (M,) of each voxel.
+        columns: (C + 1,) int32, where columns begin among the voxels.
+        lines: (L + 1,) int32, where lines begin among the columns.
+        bits: (W,) the voxels of each word.
+        places: (W,) z // 64 of each word.
+        rows: (W + 1,) int32, where words begin among the voxels.
+        words: (C + 1,) int32, where columns begin among the words.
+    """
 
     batch: Tensor
-    coords: Tensor
+    x: Tensor
+    y: Tensor
+    z: Tensor
     columns: Tensor
     lines: Tensor
-    counts: tuple[int, int]
+    bits: Tensor
+    places: Tensor
+    rows: Tensor
+    words: Tensor
 
     @property
     def plain(self) -> list[Tensor | int]:
         """What the core takes."""
-        return [self.batch, self.coords, self.columns, self.lines, *self.counts]
+        return [*vars(self).values(), len(self.y), len(self.x)]
 
 
 def sorted_order(batch: Tensor, coords: Tensor) -> Tensor | None:
@@ -175,20 +197,22 @@ def sorted_order(batch: Tensor, coords: Tensor) -> Tensor | None:
 
 
 def columns_of(batch: Tensor, coords: Tensor) -> Columns:
-    """Return the columns and lines of sorted voxels."""
-    coords = coords.contiguous()
-    columns, lines = torch.empty(2, len(batch) + 1, dtype=torch.int32).unbind()
-    counts = torch.empty(2, dtype=torch.int64)
-    call("columns", batch, coords, len(batch), columns, lines, counts)
-    ends = counts.tolist()
-    cut = columns[: ends[0] + 1].clone(), lines[: ends[1] + 1].clone()
-    return Columns(batch, coords, *cut, (ends[0], ends[1]))
+    """Return the columns, lines and words of sorted voxels."""
+    n, counts = len(batch), torch.empty(3, dtype=torch.int64)
+    cloud, x, y, z, bits, places = torch.empty(6, n, dtype=torch.int64).unbind()
+    columns, lines, rows, words = torch.empty(4, n + 1, dtype=torch.int32).unbind()
+    found = cloud, x, y, z, columns, lines, bits, places, rows, words
+    call("columns", batch, coords.contiguous(), n, *found, counts)
+    c, l, w = counts.tolist()
+    sizes = l, l, c, n, c + 1, l + 1, w, w, w + 1, c + 1
+    return Columns(*(part[:size].clone() for part, size in zip(found, sizes, strict=True)))
 
 
 def halve(columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     """Return cloud and coordinates of the coarse voxels, and the (M,) row of each parent."""
-    batch, parent = torch.empty(2, len(columns.batch), dtype=torch.int64).unbind()
-    coords, count = torch.empty_like(columns.coords), torch.empty(1, dtype=torch.int64)
+    rows = len(columns.z)
+    batch, parent = torch.empty(2, rows, dtype=torch.int64).unbind()
+    coords, count = torch.empty(rows, 3, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
     call("halve", *columns.plain, batch, coords, parent, count)
     found = int(count)
     return batch[:found].clone(), coords[:found].clone(), parent.clone()
@@ -216,16 +240,37 @@ def _corner_tiles(parent: Tensor, coords: Tensor, rows: int, *, down: bool) -> T
 
 def neighbour_tiles(columns: Columns, kernel_size: int) -> Tiles:
     """Return the pairs of a submanifold convolution."""
-    rows, tiles = len(columns.batch), -(-len(columns.batch) // _TILE)
-    near = torch.empty(kernel_size**2, columns.counts[0], dtype=torch.int32)
+    rows, tiles = len(columns.z), -(-len(columns.z) // _TILE)
+    near = torch.empty(kernel_size**2, len(columns.y), dtype=torch.int32)
     starts = torch.empty(tiles * kernel_size**3 + 1, dtype=torch.int64)
-    sizes = kernel_size // 2, _TILE
-    call("count", *columns.plain, *sizes, near, starts)
-    pairs = int(starts[-1])
-    inputs = torch.empty(pairs, dtype=torch.int32)
-    outputs = torch.empty(pairs, dtype=torch.int32)
-    call("fill", *columns.plain, *sizes, near, starts, inputs, outputs)
+    pairs = torch.empty(1, dtype=torch.int64)  # a pointer
+    call("neighbours", *columns.plain, kernel_size // 2, _TILE, near, starts, pairs)
+    inputs = outputs = None
+    try:
+        inputs, outputs = torch.empty(2, int(starts[-1]), dtype=torch.int32).unbind()
+    finally:
+        call("collect", int(pairs), starts, inputs, outputs)
     return Tiles(rows, _TILE, kernel_size**3, starts, inputs, outputs)
+
+
+def own_tiles(rows: int) -> Tiles:
+    """Return pairs of each row with itself."""
+    row = torch.arange(rows, dtype=torch.int32)
+    starts = torch.arange(0, rows + _TILE, _TILE).clamp(max=rows)[: -(-rows // _TILE) + 1]
+    return Tiles(rows, _TILE, 1, starts, row, row % _TILE)
+
+
+def narrower_tiles(wider: Tiles) -> Tiles:
+    """Return the pairs of the kernel two narrower than ``wider``, an odd one of at least 3."""
+    side = round(wider.offsets ** (1 / 3))
+    tiles, inner = -(-wider.rows // wider.tile), slice(1, -1)
+    sizes = wider.starts.diff().view(tiles, side, side, side)[:, inner, inner, inner]
+    starts = torch.zeros(sizes.numel() + 1, dtype=torch.int64)
+    torch.cumsum(sizes.reshape(-1), 0, out=starts[1:])
+    inputs, outputs = torch.empty(2, int(starts[-1]), dtype=torch.int32).unbind()
+    lists = wider.starts, wider.inputs, wider.outputs
+    call("narrow", *lists, tiles, side, starts, inputs, outputs)
+    return Tiles(wider.rows, wider.tile, (side - 2) ** 3, starts, inputs, outputs)
 
 
 def convolve(
@@ -278,6 +323,19 @@ def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
     total = x.new_empty(tiles.offsets, x.shape[1], width, dtype=torch.float32)
     call(function, x, grad, x.shape[1], width, *tiles.plain, total)
     return total[..., :columns]
+
+
+def room_for(x: Tensor, columns: int) -> Tensor | None:
+    """Return memory for ``(len(x), columns)`` in large pages, to pass to torch as ``out``.
+
+    Page by page the system takes about as long to hand memory out as torch to fill it. None where
+    torch has to find it: on other devices, without the core, and where there may be gradients.
+    """
+    if torch.is_grad_enabled() or not takes(x):
+        return None
+    room = x.new_empty(len(x), columns)
+    call("expect", room, room.nbytes)
+    return room
 
 
 def _function(name: str, x: Tensor) -> str:

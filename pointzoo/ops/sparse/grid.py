@@ -205,15 +205,35 @@ class VoxelGrid:
     # The lists are built by functions of tensors, not of the grid: no cycle keeps them in memory.
 
     def _submanifold(self, kernel_size: int) -> KernelMap:
+        if kernel_size == 1:
+            return self._pointwise()
         grid, twins = self._distinct()
         batch, coords, columns = grid.batch, grid.coords, grid.column_finder()
+        wider = cast(KernelMap | None, self._cache.get(("submanifold", kernel_size + 2)))
+
+        def tiled() -> core.Tiles:
+            if wider is not None and "tiles" in vars(wider.pairs):  # they hold those of this kernel
+                return core.narrower_tiles(wider.pairs.tiles)
+            return core.neighbour_tiles(columns(), kernel_size)
+
         pairs = Pairs(
             len(coords),
             len(coords),
             listed=lambda: search.neighbours(batch, coords, kernel_size),
-            tiled=lambda: core.neighbour_tiles(columns(), kernel_size),
+            tiled=tiled,
         )
         return KernelMap(kernel_size, self.num_voxels, pairs, twins)
+
+    def _pointwise(self) -> KernelMap:
+        """Return the map of a kernel of 1, where each row meets itself, twin or not."""
+        count, device = self.num_voxels, self.coords.device
+        pairs = Pairs(
+            count,
+            count,
+            listed=lambda: search.own_pairs(count, device),
+            tiled=lambda: core.own_tiles(count),
+        )
+        return KernelMap(1, count, pairs, None)
 
     def _down(self) -> tuple[VoxelGrid, StrideMap]:
         grid, twins = self._distinct()

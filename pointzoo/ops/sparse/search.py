@@ -74,6 +74,12 @@ def parents(parent: Tensor, coords: Tensor) -> PairList:
     return PairList(fine, parent[fine], tuple(counts))
 
 
+def own_pairs(count: int, device: torch.device) -> PairList:
+    """Return pairs of each row with itself."""
+    rows = torch.arange(count, device=device)
+    return PairList(rows, rows, (count,))
+
+
 def neighbours(batch: Tensor, coords: Tensor, kernel_size: int) -> PairList:
     """Return the pairs of a submanifold convolution; offsets in the order x, y, z, z fastest.
 
