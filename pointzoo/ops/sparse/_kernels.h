@@ -11,9 +11,11 @@
 #define NAME(f) NAME_OF(f, ISA)
 #define vec NAME(vec)
 #define unaligned NAME(unaligned)
+#define bits NAME(bits)
 
 typedef float vec __attribute__((vector_size(BYTES)));
 typedef float unaligned __attribute__((vector_size(BYTES), aligned(4)));
+typedef int32_t bits __attribute__((vector_size(BYTES)));
 
 #define LOAD(p) (*(const unaligned *)(p))
 #define STORE(p, v) (*(unaligned *)(p) = (v))
@@ -83,6 +85,23 @@ static TARGET void NAME(gather)(float *to, int64_t to_step, const float *from, i
     }
 }
 
+INLINE TARGET vec NAME(ended)(const Epilogue *e, vec sum, int64_t j) {
+    sum = sum * LOAD(e->scale + j) + LOAD(e->shift + j);
+    if (e->residual) sum += LOAD(e->residual + j);
+    return e->relu ? (vec)((bits)sum & ~(bits)(sum < 0.f)) : sum; /* NaN stays */
+}
+
+/* y (n) = the sums of a row, through the epilogue. */
+static TARGET void NAME(finish)(const Epilogue *e, const float *sum, float *y, int64_t n) {
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) STORE(y + j, NAME(ended)(e, LOAD(sum + j), j));
+    for (; j < n; j++) {
+        float v = sum[j] * e->scale[j] + e->shift[j];
+        if (e->residual) v += e->residual[j];
+        y[j] = e->relu && v < 0 ? 0 : v;
+    }
+}
+
 #define INSTANCE(vecs, rows)                                                                       \
     static TARGET void NAME(multiply_##vecs##_##rows)(const Product *t) {                          \
         NAME(multiply)(rows, vecs, t);                                                             \
@@ -102,7 +121,7 @@ EACH_12(2, INSTANCE)
 EACH_8(3, INSTANCE)
 EACH_6(4, INSTANCE)
 static const Kernels NAME(kernels) = {
-    LANES, 4, {0, 12, 12, 8, 6}, NAME(gather),
+    LANES, 4, {0, 12, 12, 8, 6}, NAME(gather), NAME(finish),
     {{0}, {0, EACH_12(1, MULTIPLY)}, {0, EACH_12(2, MULTIPLY)}, {0, EACH_8(3, MULTIPLY)},
      {0, EACH_6(4, MULTIPLY)}},
     {{0}, {0, EACH_12(1, ACCUMULATE)}, {0, EACH_12(2, ACCUMULATE)}, {0, EACH_8(3, ACCUMULATE)},
@@ -112,7 +131,7 @@ static const Kernels NAME(kernels) = {
 EACH_8(1, INSTANCE)
 EACH_6(2, INSTANCE)
 static const Kernels NAME(kernels) = {
-    LANES, 2, {0, 8, 6}, NAME(gather),
+    LANES, 2, {0, 8, 6}, NAME(gather), NAME(finish),
     {{0}, {0, EACH_8(1, MULTIPLY)}, {0, EACH_6(2, MULTIPLY)}},
     {{0}, {0, EACH_8(1, ACCUMULATE)}, {0, EACH_6(2, ACCUMULATE)}},
 };
@@ -128,6 +147,7 @@ static const Kernels NAME(kernels) = {
 #undef STORE
 #undef vec
 #undef unaligned
+#undef bits
 #undef NAME
 #undef NAME_OF
 #undef NAME_

@@ -35,10 +35,17 @@ typedef struct {
 
 typedef void (*Kernel)(const Product *);
 
+/* What follows the sums of a row. */
+typedef struct {
+    const float *scale, *shift, *residual; /* scale NULL: nothing but the sums; residual NULL: none */
+    int relu;
+} Epilogue;
+
 typedef struct {
     int lanes, most_vecs, most_rows[MOST_VECS + 1]; /* rows that fit in registers, per vectors */
     void (*gather)(float *to, int64_t to_step, const float *from, int64_t step, const int32_t *rows,
                    int64_t n, int64_t width);
+    void (*finish)(const Epilogue *epilogue, const float *sum, float *y, int64_t n);
     Kernel multiply[MOST_VECS + 1][MOST_ROWS + 1];
     Kernel accumulate[MOST_VECS + 1][MOST_ROWS + 1];
 } Kernels;
@@ -117,11 +124,6 @@ INLINE int64_t panel_vecs(const Panels *p, int64_t panel) {
 /* ---- products ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    const float *scale, *shift, *residual; /* scale NULL: nothing but the sums; residual NULL: none */
-    int relu;
-} Epilogue;
-
-typedef struct {
     Tiles tiles;
     Panels panels;
     const float *x;
@@ -150,19 +152,16 @@ static void pack(const Convolution *c, const float *w, const int64_t *step, int6
 /* Write finished sums (rows, width) to rows of y from column `from` on. */
 static void finish(const Convolution *c, const float *sum, int64_t width, int64_t row, int64_t rows,
                    int64_t from, int64_t end) {
-    const Epilogue *e = &c->epilogue;
     for (int64_t r = 0; r < rows; r++, sum += width) {
-        float *y = c->y + (row + r) * c->columns;
-        if (!e->scale) {
-            memcpy(y + from, sum, (size_t)(end - from) * sizeof *y);
+        int64_t place = (row + r) * c->columns + from;
+        Epilogue e = c->epilogue;
+        if (!e.scale) {
+            memcpy(c->y + place, sum, (size_t)(end - from) * sizeof *sum);
             continue;
         }
-        const float *more = e->residual ? e->residual + (row + r) * c->columns : NULL;
-        for (int64_t j = from; j < end; j++) y[j] = sum[j - from] * e->scale[j] + e->shift[j];
-        if (more)
-            for (int64_t j = from; j < end; j++) y[j] += more[j];
-        if (e->relu)
-            for (int64_t j = from; j < end; j++) y[j] = y[j] < 0 ? 0 : y[j];
+        e.scale += from, e.shift += from;
+        if (e.residual) e.residual += place;
+        c->panels.kernels->finish(&e, sum, c->y + place, end - from);
     }
 }
 
