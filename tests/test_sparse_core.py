@@ -20,6 +20,7 @@ from pointzoo.ops.sparse import (
     strided_conv,
     submanifold_conv,
 )
+from pointzoo.ops.sparse.grid import Pairs
 
 BEST = core.instruction_set()
 LEVELS = range(BEST + 1)
@@ -138,29 +139,53 @@ def test_twins_equal_reference(monkeypatch):
         close(result, results(kind, grid, (16, 24), torch.float32), 2e-6)
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_maps_hold_the_same_pairs(kernel_size):
-    grid = grid_of()
-    if not core.compiled():
-        return
-    for pairs in (
-        grid.submanifold(kernel_size).pairs,
-        grid.down()[1].down,
-        grid.down()[1].up,
-    ):
-        tiles, listed = pairs.tiles, pairs.list
-        found: set[tuple[int, int, int]] = set()
-        starts = tiles.starts.tolist()
-        for place, (start, end) in enumerate(itertools.pairwise(starts)):
-            tile, offset = divmod(place, tiles.offsets)
-            outputs = tiles.outputs[start:end] + tile * tiles.tile
-            assert bool((outputs.diff() > 0).all())
-            rows = zip(outputs.tolist(), tiles.inputs[start:end].tolist(), strict=True)
-            found |= {(offset, o, i) for o, i in rows}
-        offsets = torch.repeat_interleave(torch.tensor(listed.counts))
-        wanted = zip(offsets.tolist(), listed.outputs.tolist(), listed.inputs.tolist(), strict=True)
-        assert found == set(wanted)
-        assert len(listed.outputs) == starts[-1]
+def tower(step: int) -> VoxelGrid:
+    """Few columns of many voxels, which lie in several words of 64; gaps of ``step`` in places."""
+    generator = torch.Generator().manual_seed(2)
+    coords = torch.randint(-2, 2, (1500, 3), generator=generator)
+    coords[:, 2] = torch.randint(-150, 150, (1500,), generator=generator)
+    coords[:, 2] += step * torch.randint(-1, 2, (1500,), generator=generator)
+    coords = torch.unique(coords, dim=0)
+    return VoxelGrid.build(coords, torch.tensor([700, 700, len(coords)]))[0]
+
+
+def assert_same_pairs(pairs: Pairs) -> None:
+    tiles, listed = pairs.tiles, pairs.list
+    found: set[tuple[int, int, int]] = set()
+    starts = tiles.starts.tolist()
+    for place, (start, end) in enumerate(itertools.pairwise(starts)):
+        tile, offset = divmod(place, tiles.offsets)
+        outputs = tiles.outputs[start:end] + tile * tiles.tile
+        assert bool((outputs.diff() > 0).all())
+        rows = zip(outputs.tolist(), tiles.inputs[start:end].tolist(), strict=True)
+        found |= {(offset, o, i) for o, i in rows}
+    offsets = torch.repeat_interleave(torch.tensor(listed.counts))
+    wanted = zip(offsets.tolist(), listed.outputs.tolist(), listed.inputs.tolist(), strict=True)
+    assert found == set(wanted)
+    assert len(listed.outputs) == starts[-1]
+
+
+@pytest.mark.skipif(not core.compiled(), reason="compares the lists of the core")
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 13])
+@pytest.mark.parametrize("grid", [grid_of(), tower(0), tower(2**40)])
+def test_maps_hold_the_same_pairs(grid, kernel_size):
+    grid = VoxelGrid(grid.coords, grid.batch, grid.offsets)
+    assert_same_pairs(grid.submanifold(kernel_size).pairs)
+    assert_same_pairs(grid.down()[1].down)
+    assert_same_pairs(grid.down()[1].up)
+
+
+@pytest.mark.skipif(not core.compiled(), reason="compares the lists of the core")
+@pytest.mark.parametrize("grid", [grid_of(), tower(0)])
+def test_narrow_maps_come_out_of_wide_ones(grid, monkeypatch):
+    alone = VoxelGrid(grid.coords, grid.batch, grid.offsets).submanifold(3).pairs.tiles
+    grid = VoxelGrid(grid.coords, grid.batch, grid.offsets)
+    assert grid.submanifold(5).pairs.tiles.offsets == 125
+    monkeypatch.setattr(core, "neighbour_tiles", None)
+    found = grid.submanifold(3).pairs.tiles
+    assert found.starts.equal(alone.starts)
+    assert found.inputs.equal(alone.inputs)
+    assert found.outputs.equal(alone.outputs)
 
 
 def test_order_and_pyramid_equal_the_reference(monkeypatch):

@@ -36,7 +36,7 @@ from pointzoo.encoders.base import (
 from pointzoo.encoders.sparse_blocks import Down, Stage, Submanifold, Up
 from pointzoo.encoders.voxelize import VoxelGeometry, keep_voxels, voxelize
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops.sparse import StrideMap, VoxelGrid, room_for
+from pointzoo.ops.sparse import StrideMap, VoxelGrid, recycled, room_for
 
 ColorRange = Literal["0..1", "-1..1"]
 PointFeatures = Literal["nearest", "trilinear"]
@@ -253,6 +253,7 @@ class SparseUNet(PointEncoder):
         point = geometry.at_points(finest) if points else None
         return EncoderOutput(_pool(finest, geometry.grid.offsets), point, levels=levels)
 
+    @recycled()
     def forward_voxels(self, grid_coords: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         """Encode voxels that are already there, as Pointcept's dictionaries hold them.
 
@@ -299,6 +300,7 @@ class SparseUNet(PointEncoder):
         place[order] = torch.arange(len(order), device=order.device)
         return self._network(x, grid), place
 
+    @recycled()
     def _network(self, x: Tensor, grid: VoxelGrid) -> list[tuple[VoxelGrid, Tensor]]:
         """Return the levels on the way up, the finest first; x (M, C) in the order of ``grid``."""
         if x.shape[1] == 0:
@@ -314,7 +316,9 @@ class SparseUNet(PointEncoder):
             grid, stride_map, skip = way.pop()
             x = up(x, stride_map)
             both = room_for(x, x.shape[1] + skip.shape[1])
-            x = stage(torch.cat([x, skip.to(x.dtype)], dim=1, out=both), grid)
+            x = torch.cat([x, skip.to(x.dtype)], dim=1, out=both)
+            del both, skip  # what else holds their memory is gone
+            x = stage(x, grid)
             levels.insert(0, (grid, x))
         return levels
 

@@ -12,8 +12,8 @@ Plain PyTorch on every device; a compiled core takes over on CPUs where it is bu
 """
 
 from pointzoo.ops.sparse.conv import Epilogue, inverse_conv, strided_conv, submanifold_conv
-from pointzoo.ops.sparse.core import room_for
 from pointzoo.ops.sparse.grid import KernelMap, StrideMap, VoxelGrid
+from pointzoo.ops.sparse.memory import recycled, room_for
 from pointzoo.ops.sparse.norm import can_normalise, normalise
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "can_normalise",
     "inverse_conv",
     "normalise",
+    "recycled",
     "room_for",
     "strided_conv",
     "submanifold_conv",

@@ -1,9 +1,10 @@
 /* Sorting voxels, halving them, and finding their neighbours: the compiled side of search.py.
  *
  * Voxels are sorted by (cloud, x, y, z). A line is a run of equal (cloud, x), a column a run of
- * equal (cloud, x, y). Everything is found by sweeps that only move forward: lines meet lines,
- * columns meet columns, and the z of a column meet the z of another. No keys are packed after the
- * sort, so that coordinates may be anything up to 2**61 in size.
+ * equal (cloud, x, y), a word the voxels of a column in 64 places of z, a bit for each. Everything is
+ * found by sweeps that only move forward: lines meet lines, columns meet columns, and the words of a
+ * column meet the words of another. No keys are packed after the sort, so that coordinates may be
+ * anything up to 2**61 in size.
  *
  * Pairs are listed as _sparse.c describes. The caller owns all memory; see core.py for the calls.
  */
@@ -311,7 +312,7 @@ typedef void (*Sweep)(const Grid *, const int32_t *, int64_t, int64_t, int64_t, 
 
 #define SWEEP(name, target)                                                                        \
     target static void name(const Grid *g, const int32_t *near, int64_t radius, int64_t from,      \
-                            int64_t to, uint64_t **lists) {                                             \
+                            int64_t to, uint64_t **lists) {                                        \
         if (radius == 2) sweep(g, near, 2, from, to, lists);                                       \
         else sweep(g, near, radius, from, to, lists);                                              \
     }
@@ -327,11 +328,41 @@ static Sweep fastest_sweep(void) {
     return sweep_plain;
 }
 
-/* The pairs that a thread found, tile after tile. */
+/* The pairs that a thread found, tile after tile, and the lists that it works on. */
 typedef struct {
     int64_t filled, room;
-    uint64_t *pairs;
+    uint64_t *pairs, *listed, **lists;
 } Found;
+
+/* All pairs, between the two calls. */
+typedef struct {
+    int64_t side, tile, tiles, threads;
+    Found *found; /* of each thread */
+    int64_t *owner, *begin; /* of each tile: whose, and where in it */
+} Pairs;
+
+static void free_pairs(Pairs *p) {
+    for (int64_t i = 0; p->found && i < p->threads; i++)
+        free(p->found[i].pairs), free(p->found[i].listed), free(p->found[i].lists);
+    free(p->found), free(p->owner), free(p->begin), free(p);
+}
+
+static Pairs *new_pairs(int64_t side, int64_t tile, int64_t tiles, int64_t threads) {
+    size_t lists = (size_t)(ceil_div(side, WINDOW) * WINDOW), some = (size_t)tiles + 1;
+    Pairs *p = malloc(sizeof *p);
+    if (!p) return NULL;
+    *p = (Pairs){side, tile, tiles, threads, calloc((size_t)threads, sizeof *p->found),
+                 malloc(some * sizeof *p->owner), malloc(some * sizeof *p->begin)};
+    int failed = !p->found || !p->owner || !p->begin;
+    for (int64_t i = 0; i < threads && !failed; i++) {
+        Found *f = &p->found[i];
+        f->listed = malloc(lists * (size_t)(tile + 1) * sizeof *f->listed);
+        f->lists = malloc(lists * sizeof *f->lists);
+        failed = !f->listed || !f->lists;
+    }
+    if (failed) return free_pairs(p), NULL;
+    return p;
+}
 
 /* Append n pairs; 0 when it worked. */
 static int append(Found *f, const uint64_t *pairs, int64_t n) {
@@ -347,40 +378,18 @@ static int append(Found *f, const uint64_t *pairs, int64_t n) {
     return 0;
 }
 
-/* All pairs, between the two calls. */
-typedef struct {
-    int64_t tiles, offsets, threads;
-    Found *found; /* of each thread */
-    int64_t *owner, *begin; /* of each tile: whose, and where in it */
-} Pairs;
-
-static void free_pairs(Pairs *p) {
-    for (int64_t i = 0; p->found && i < p->threads; i++) free(p->found[i].pairs);
-    free(p->found), free(p->owner), free(p->begin), free(p);
-}
-
-static Pairs *new_pairs(int64_t tiles, int64_t offsets, int64_t threads) {
-    Pairs *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
-    *p = (Pairs){tiles, offsets, threads, calloc((size_t)threads, sizeof *p->found),
-                 calloc((size_t)tiles + 1, sizeof *p->owner), calloc((size_t)tiles + 1, sizeof *p->begin)};
-    if (p->found && p->owner && p->begin) return p;
-    free_pairs(p);
-    return NULL;
-}
-
-/* Append the pairs of a tile; counts (offsets). `room` is for the lists of a step in x and y. 0 when it
- * worked. */
-static int list_tile(const Grid *g, const int32_t *near, int64_t radius, int64_t from, int64_t to,
-                     Sweep run, uint64_t **lists, uint64_t *room, int64_t step, Found *f,
-                     int64_t *counts) {
-    int64_t side = 2 * radius + 1;
-    for (int64_t d = 0; d < side * side; d++) {
-        for (int64_t k = 0; k < ceil_div(side, WINDOW) * WINDOW; k++) lists[k] = room + k * step;
-        run(g, near + d * g->column_count, radius, from, to, lists);
-        for (int64_t k = 0; k < side; k++) {
-            counts[d * side + k] = lists[k] - (room + k * step);
-            if (append(f, room + k * step, counts[d * side + k])) return 1;
+/* Append the pairs of tile t; counts (offsets). 0 when it worked. */
+static int list_tile(const Grid *g, const int32_t *near, Sweep run, const Pairs *p, int64_t t,
+                     Found *f, int64_t *counts) {
+    int64_t step = p->tile + 1, to = least((t + 1) * p->tile, g->columns[g->column_count]);
+    for (int64_t d = 0; d < p->side * p->side; d++) {
+        for (int64_t k = 0; k < ceil_div(p->side, WINDOW) * WINDOW; k++)
+            f->lists[k] = f->listed + k * step;
+        run(g, near + d * g->column_count, p->side / 2, t * p->tile, to, f->lists);
+        for (int64_t k = 0; k < p->side; k++) {
+            int64_t n = f->lists[k] - (f->listed + k * step);
+            counts[d * p->side + k] = n;
+            if (append(f, f->listed + k * step, n)) return 1;
         }
     }
     return 0;
@@ -392,31 +401,24 @@ int pointzoo_sparse_neighbours(GRID_PARAMETERS, int64_t radius, int64_t tile, in
                                int64_t *starts, void **pairs, int threads) {
     Grid g = GRID;
     Sweep run = fastest_sweep();
-    int64_t side = 2 * radius + 1, offsets = side * side * side, n = columns[column_count];
-    int64_t tiles = ceil_div(n, tile), failed = 0, windows = ceil_div(side, WINDOW) * WINDOW;
-    Pairs *p = new_pairs(tiles, offsets, threads);
-    starts[0] = 0;
-    *pairs = p;
+    int64_t side = 2 * radius + 1, offsets = side * side * side, failed = 0;
+    int64_t tiles = ceil_div(columns[column_count], tile);
+    Pairs *p = *pairs = new_pairs(side, tile, tiles, threads);
     if (!p) return 1;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        int64_t own = thread_number();
-        uint64_t **lists = malloc((size_t)windows * sizeof *lists);
-        uint64_t *room = malloc((size_t)(windows * (tile + 1)) * sizeof *room);
-        failed = !lists || !room;
+        Found *own = &p->found[thread_number()];
 #pragma omp for schedule(dynamic)
         for (int64_t d = 0; d < side * side; d++)
             find_columns(&g, d / side - radius, d % side - radius, near + d * column_count);
 #pragma omp for schedule(dynamic, 8)
         for (int64_t t = 0; t < tiles; t++) {
-            p->owner[t] = own, p->begin[t] = p->found[own].filled;
-            failed = failed || list_tile(&g, near, radius, t * tile, least((t + 1) * tile, n), run,
-                                         lists, room, tile + 1, &p->found[own],
-                                         starts + 1 + t * offsets);
+            p->owner[t] = own - p->found, p->begin[t] = own->filled;
+            failed |= list_tile(&g, near, run, p, t, own, starts + 1 + t * offsets);
         }
-        free(lists), free(room);
     }
     if (failed) return free_pairs(p), 1;
+    starts[0] = 0;
     for (int64_t i = 0; i < tiles * offsets; i++) starts[i + 1] += starts[i];
     return 0;
 }
@@ -425,14 +427,14 @@ int pointzoo_sparse_neighbours(GRID_PARAMETERS, int64_t radius, int64_t tile, in
 int pointzoo_sparse_collect(void *pairs, const int64_t *starts, int32_t *in, int32_t *out,
                             int threads) {
     Pairs *p = pairs;
-    int64_t all = starts[p->tiles * p->offsets];
+    int64_t offsets = p->side * p->side * p->side, all = starts[p->tiles * offsets];
     if (in) {
         expect(in, all * (int64_t)sizeof *in);
         expect(out, all * (int64_t)sizeof *out);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t t = 0; t < p->tiles; t++) {
             const uint64_t *pair = p->found[p->owner[t]].pairs + p->begin[t];
-            for (int64_t i = starts[t * p->offsets]; i < starts[(t + 1) * p->offsets]; i++, pair++)
+            for (int64_t i = starts[t * offsets]; i < starts[(t + 1) * offsets]; i++, pair++)
                 in[i] = (int32_t)*pair, out[i] = (int32_t)(*pair >> 32);
         }
     }

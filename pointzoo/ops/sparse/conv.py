@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops.sparse import core, gpu, reference
+from pointzoo.ops.sparse import core, gpu, memory, reference
 from pointzoo.ops.sparse.grid import KernelMap, Pairs, StrideMap, Twins
 
 
@@ -166,7 +166,8 @@ def _convolve(
             function: Any = _Convolution  # torch does not annotate apply
             return cast(Tensor, function.apply(x, weight, pairs, exchanged))
         if core.multiplies(x):
-            return core.convolve(x, weight, pairs.tiles, **vars(epilogue))
+            out = memory.room_for(x, weight.shape[2], pairs.num_outputs)
+            return core.convolve(x, weight, pairs.tiles, **vars(epilogue), out=out)
         return _finish(_forward(x, weight, pairs), epilogue)
 
 

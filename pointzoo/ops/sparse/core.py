@@ -283,6 +283,7 @@ def convolve(
     shift: Tensor | None = None,
     residual: Tensor | None = None,
     relu: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Return the sums over pairs of ``x (., Cin)`` times ``weight (K, Cin, Cout)``.
 
@@ -295,6 +296,7 @@ def convolve(
         shift: None if ``scale`` is.
         residual: (rows, Cout) or None.
         relu: Whether a ReLU follows, if there is ``scale``.
+        out: (rows, Cout) memory for the result, in the type of ``x``; None for fresh memory.
     """
     kind, (depth, columns), function = x.dtype, weight.shape[1:], _function("convolve", x)
     stored = torch.bfloat16 if function.endswith("bf16") else torch.float32
@@ -302,7 +304,7 @@ def convolve(
     strides = list(weight.stride())
     weight = weight[-1] if reverse else weight
     strides[0] = -strides[0] if reverse else strides[0]
-    y = x.new_empty(tiles.rows, columns)
+    y = x.new_empty(tiles.rows, columns) if out is None or out.dtype != stored else out
     kinds = (scale, torch.float32), (shift, torch.float32), (residual, stored)
     epilogue = [None if part is None else plain(part, dtype) for part, dtype in kinds]
     sizes = torch.tensor(strides), depth, columns
@@ -323,19 +325,6 @@ def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
     total = x.new_empty(tiles.offsets, x.shape[1], width, dtype=torch.float32)
     call(function, x, grad, x.shape[1], width, *tiles.plain, total)
     return total[..., :columns]
-
-
-def room_for(x: Tensor, columns: int) -> Tensor | None:
-    """Return memory for ``(len(x), columns)`` in large pages, to pass to torch as ``out``.
-
-    Page by page the system takes about as long to hand memory out as torch to fill it. None where
-    torch has to find it: on other devices, without the core, and where there may be gradients.
-    """
-    if torch.is_grad_enabled() or not takes(x):
-        return None
-    room = x.new_empty(len(x), columns)
-    call("expect", room, room.nbytes)
-    return room
 
 
 def _function(name: str, x: Tensor) -> str:

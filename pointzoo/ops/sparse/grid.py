@@ -159,11 +159,11 @@ class VoxelGrid:
         """Return the kernel map of an odd ``kernel_size``; built once.
 
         Raises:
-            ConfigError: ``kernel_size`` is not odd and positive.
+            ConfigError: ``kernel_size`` is even, or not between 1 and 99.
         """
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if kernel_size % 2 == 0 or not 1 <= kernel_size < 100:
             raise ConfigError(
-                expected="an odd kernel size",
+                expected="an odd kernel size below 100",
                 got=str(kernel_size),
                 fix="Use 1, 3 or 5; down() has the 2 x 2 x 2 convolution of stride 2.",
             )
