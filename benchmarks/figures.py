@@ -28,12 +28,20 @@ def rooms_labels(stored: Stored, encoder: str) -> dict[str, str]:
 
 
 def rooms_methods(stored: Stored) -> dict[str, str]:
-    """Return mIoU of every way of fine-tuning and number of rooms, over the seeds."""
+    """Return mIoU of every way of fine-tuning, amount of labels and test set, over the seeds."""
     values: dict[str, list[float]] = defaultdict(list)
     for cell in stored["cells"]:
-        what = f"pz.finetune {cell['method']}, {_count(cell['rooms'], 'room')}, {cell['weights']}"
-        values[f"mIoU on test, {what}"].append(cell["miou"])
+        what = f"pz.finetune {cell['method']}, {labels_of(cell)}, {cell['weights']}"
+        for test, miou in {"test": cell["miou"], **cell.get("transfer", {})}.items():
+            values[f"mIoU on {test}, {what}"].append(miou)
     return _spreads(values)
+
+
+def labels_of(cell: Stored) -> str:
+    """Say how much was labelled for a cell of rooms_methods.json."""
+    if cell.get("points"):
+        return f"{_count(cell['points'], 'point')} a room"
+    return _count(cell["rooms"], "room")
 
 
 def rooms_instances(stored: Stored) -> dict[str, str]:

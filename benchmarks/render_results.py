@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from figures import labels_of
+
 from pointzoo.protocols import get_protocol
 from pointzoo.protocols.tables import comparison
 from pointzoo.tasks.evaluation import ProbeResult, difference
@@ -139,23 +141,37 @@ def _few_shot(stored: Mapping[str, Any]) -> str:
 
 
 def _methods(stored: Mapping[str, Any]) -> str:
-    """What each way of training makes of pretrained weights and of random ones."""
-    groups: dict[tuple[int, str], dict[str, list[Mapping[str, Any]]]] = {}
+    """What each way of training makes of pretrained weights and of random ones, seed by seed."""
+    groups: dict[tuple[int, int, str], dict[str, dict[int, Mapping[str, Any]]]] = {}
     for cell in stored["cells"]:
-        by_start = groups.setdefault((cell["rooms"], cell["method"]), {})
-        by_start.setdefault(cell["weights"], []).append(cell)
+        by_start = groups.setdefault((cell.get("points") or 0, cell["rooms"], cell["method"]), {})
+        by_start.setdefault(cell["weights"], {})[cell["seed"]] = cell
+    others = sorted({name for cell in stored["cells"] for name in cell.get("transfer", {})})
     table = []
-    for (rooms, method), by_start in sorted(groups.items()):
-        for start, cells in sorted(by_start.items()):
-            size = [f"{cells[0]['trained']:,}", f"{cells[0]['megabytes']:.2f}"]
-            figure = _spread(100 * cell["miou"] for cell in cells)
+    for (*_, method), by_start in sorted(groups.items()):
+        for start, by_seed in sorted(by_start.items()):
+            cells = list(by_seed.values())
+            row = [labels_of(cells[0]), method, start]
+            for test in ("test", *others):
+                found, scratch = (_scores(by_start.get(s, {}), test) for s in (start, "random"))
+                both = found.keys() & scratch.keys() if start != "random" else set()
+                gain = _spread([found[seed] - scratch[seed] for seed in both], signed=True)
+                row += [_spread(found.values()), gain, str(len(found) or "")]
             seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
-            table.append([str(rooms), method, start, figure, str(len(cells)), *size, seconds])
-    header = [
-        *("labelled rooms", "method", "start", "mIoU", "seeds", "trained values", "MB", "seconds"),
+            size = f"{cells[0]['trained']:,}", f"{cells[0]['megabytes']:.2f}"
+            table.append([*row, *size, seconds])
+    tests = [
+        column for test in ("mIoU", *others) for column in (test, "gain over random", "seeds")
     ]
+    header = ["labelled", "method", "start", *tests, "trained values", "MB", "seconds"]
     title = "Composed rooms: linear heads, LoRA and full fine-tuning (%)"
     return _section(title, header, table) + _made(stored)
+
+
+def _scores(cells: Mapping[int, Mapping[str, Any]], test: str) -> dict[int, float]:
+    """Return mIoU in per cent of each seed that has this test."""
+    scores = {s: {"test": c["miou"], **c.get("transfer", {})} for s, c in cells.items()}
+    return {seed: 100 * found[test] for seed, found in scores.items() if test in found}
 
 
 def _fine_tuned(stored: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """Time sparse convolution and SparseUNet34 against spconv, ocnn, dense convolution and the limit.
 
 One interleaved run: in each round every candidate does the same task once, and ``torch.mm`` is
-timed beside them. The limit is the number of multiply-adds, counted from the kernel maps, at the
-rate of ``torch.mm``: of (2048, C) x (C, C) for one convolution, of (2048, 256) x (256, 256) for the
-network. Peers that are not installed are named and left out:
+timed just before and after each. The limit is the number of multiply-adds, counted from the kernel
+maps, at the rate of ``torch.mm``: of (2048, C) x (C, C) for one convolution, of (2048, 256) x
+(256, 256) for the network. Peers that are not installed are named and left out:
 
 * spconv runs on one thread, as its CPU scatter gives wrong sums with more; its backward pass asks
   for a CUDA stream, which is patched away.
@@ -424,30 +424,39 @@ def seconds(run: Run) -> float:
 
 
 def rate_of(width: int) -> float:
-    """Return the GFLOP per second of torch.mm, the median of a few."""
+    """Return the GFLOP per second of torch.mm over a tenth of a second."""
     a, b = torch.randn(2048, width), torch.randn(width, width)
-    times = [seconds(lambda: torch.mm(a, b)) for _ in range(9)]
-    return 2e-9 * a.numel() * width / statistics.median(times)
+    torch.mm(a, b)
+    start, spent, count = time.perf_counter(), 0.0, 0
+    while spent < 0.1:
+        torch.mm(a, b)
+        count, spent = count + 1, time.perf_counter() - start
+    return 2e-9 * a.numel() * width * count / spent
 
 
 def measure(task: Task, rounds: int) -> dict[str, Any]:
+    """Time all candidates in turn; the limit of each run is that of torch.mm just around it."""
     times: dict[str, list[float]] = {name: [] for name in task.runs}
-    rates = []
+    rates: dict[str, list[float]] = {name: [] for name in task.runs}
     for _ in range(rounds + 1):
-        rates.append(rate_of(task.width))
         for name, run in task.runs.items():
             if len(times[name]) < 4 or times[name][0] < PATIENCE:
+                before = rate_of(task.width)
                 times[name].append(seconds(run))
-    kept = {name: spent[1:] for name, spent in times.items()}  # the first round warms up
-    rows: dict[str, Any] = {
-        name: {"median_s": statistics.median(t), "min_s": min(t), "max_s": max(t), "rounds": len(t)}
-        for name, t in kept.items()
-    }
-    report = {"task": task.name, "gflop": task.work, "mm_gflops": statistics.median(rates[1:])}
-    if task.work:
-        report["limit_s"] = task.work / report["mm_gflops"]
-        for row in rows.values():
-            row["of_limit"] = report["limit_s"] / row["median_s"]
+                rates[name].append((before + rate_of(task.width)) / 2)
+    rows: dict[str, Any] = {}
+    for name, spent in times.items():
+        kept = spent[1:]  # the first round warms up
+        rows[name] = {"median_s": statistics.median(kept), "rounds": len(kept)}
+        rows[name] |= {"min_s": min(kept), "max_s": max(kept)}
+        if task.work:
+            limits = [task.work / rate for rate in rates[name][1:]]
+            shares = [limit / t for limit, t in zip(limits, kept, strict=True)]
+            rows[name] |= {"of_limit": statistics.median(shares)}
+            rows[name] |= {"of_limit_min": min(shares), "of_limit_max": max(shares)}
+    every = [rate for found in rates.values() for rate in found[1:]]
+    report = {"task": task.name, "gflop": task.work, "mm_gflops": statistics.median(every)}
+    report |= {"mm_gflops_min": min(every), "mm_gflops_max": max(every)}
     peers = [row["median_s"] for name, row in rows.items() if not name.startswith("pointzoo")]
     for row in rows.values():
         row["fastest_peer_over_this"] = min(peers) / row["median_s"] if peers else None
@@ -455,10 +464,14 @@ def measure(task: Task, rounds: int) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    limit = f", limit {report['limit_s'] * 1e3:.1f} ms" if report["gflop"] else ""
-    print(f"\n{report['task']}{limit} (torch.mm {report['mm_gflops']:.0f} GFLOP/s)")
+    low, rate, high = (report[f"mm_gflops{end}"] for end in ("_min", "", "_max"))
+    limit = f", {report['gflop'] / rate * 1e3:.1f} ms at the limit" if report["gflop"] else ""
+    print(f"\n{report['task']}{limit} (torch.mm {rate:.0f} GFLOP/s, {low:.0f} .. {high:.0f})")
     for name, row in sorted(report["rows"].items(), key=lambda item: item[1]["median_s"]):
-        share = f"{row['of_limit']:7.0%} of limit" if "of_limit" in row else ""
+        share = ""
+        if "of_limit" in row:
+            share = f"{row['of_limit']:7.0%} of limit "
+            share += f"({row['of_limit_min']:.0%} .. {row['of_limit_max']:.0%})"
         ratio = row["fastest_peer_over_this"]
         ratio = "" if ratio is None else f"{ratio:7.2f} x fastest peer"
         memory = f"{row['peak_mb']:7.0f} MB" if "peak_mb" in row else ""

@@ -142,10 +142,19 @@ def test_instances_few_labels_and_fine_tuning_are_tables_too(tmp_path):
         command="python sh3d_finetune.py",
     )
     method = {"rooms": 15, "method": "lora", "weights": "pretrained", "trained": 1234}
-    cells = [{**method, "miou": 0.2 + i / 10, "megabytes": 1.0, "seconds": 60} for i in range(2)]
+    cells = [
+        {**method, "seed": i, "miou": 0.2 + i / 10, "megabytes": 1.0, "seconds": 60}
+        for i in range(2)
+    ]
+    cells += [{**cell, "weights": "random", "miou": 0.125} for cell in cells[:1]]
+    few = {"points": 20, "transfer": {"morse": 0.5}}
+    cells += [{**cell, **few} for cell in cells[:1]]
     put("rooms_methods.json", cells=cells, command="python rooms_methods.py")
     methods, objects, few, tuned = module.render_scenes(tmp_path)
-    assert "| 15 | lora | pretrained | 25.0 ± 7.1 | 2 | 1,234 | 1.00 | 60 |" in methods
+    row = "| 15 rooms | lora | pretrained | 25.0 ± 7.1 | +7.5 | 2 |  |  |  | 1,234 | 1.00 | 60 |"
+    assert row in methods
+    row = "| 20 points a room | lora | pretrained | 20.0 |  | 1 | 50.0 |  | 1 | 1,234 | 1.00 | 60 |"
+    assert row in methods
     row = "| 9 / 3, 50 steps | `msc` | 10.0 ± 0.0 | 35.0 ± 7.1 | 50.0 ± 0.0 | +10.0 ± 0.0 | 2 |"
     assert row in objects
     assert "`scratch` | 10.0 ± 0.0 | 25.0 ± 7.1 | 50.0 ± 0.0 |  | 2 |" in objects

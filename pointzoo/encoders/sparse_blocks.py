@@ -71,14 +71,16 @@ class Norm(nn.BatchNorm1d):
         self.running_mean.lerp_(mean.to(self.running_mean), share)
         self.running_var.lerp_(variance.to(self.running_var), share)
 
-    def epilogue(self, residual: Tensor | None = None, *, relu: bool = True) -> Epilogue | None:
+    def epilogue(
+        self, residual: Tensor | None = None, *, relu: bool = True, out: Tensor | None = None
+    ) -> Epilogue | None:
         """Return what a convolution can do instead; None while gradients or statistics count."""
         if self.training or torch.is_grad_enabled():
             return None
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return Epilogue(scale, self.bias - self.running_mean * scale, residual, relu)
+        return Epilogue(scale, self.bias - self.running_mean * scale, residual, relu, out)
 
 
 class Submanifold(nn.Module):
@@ -128,11 +130,11 @@ class Down(_Resampling):
 class Up(_Resampling):
     """Back to the level that ``stride_map`` came from."""
 
-    def forward(self, x: Tensor, stride_map: StrideMap) -> Tensor:
-        """Return the fine voxels (M, O) for the coarse ones (M', I)."""
-        epilogue = self.norm.epilogue()
-        out = inverse_conv(x, self.weight, stride_map, epilogue=epilogue)
-        return out if epilogue is not None else self.norm.activate(out)
+    def forward(self, x: Tensor, stride_map: StrideMap, *, out: Tensor | None = None) -> Tensor:
+        """Return the fine voxels (M, O) for the coarse ones (M', I); in ``out`` if it can."""
+        epilogue = self.norm.epilogue(out=out)
+        fine = inverse_conv(x, self.weight, stride_map, epilogue=epilogue)
+        return fine if epilogue is not None else self.norm.activate(fine)
 
 
 class Block(nn.Module):

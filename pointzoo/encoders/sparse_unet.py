@@ -36,7 +36,7 @@ from pointzoo.encoders.base import (
 from pointzoo.encoders.sparse_blocks import Down, Stage, Submanifold, Up
 from pointzoo.encoders.voxelize import VoxelGeometry, keep_voxels, voxelize
 from pointzoo.errors import CloudError, ConfigError
-from pointzoo.ops.sparse import StrideMap, VoxelGrid, recycled, room_for
+from pointzoo.ops.sparse import StrideMap, VoxelGrid, ascending, recycled, room_for
 
 ColorRange = Literal["0..1", "-1..1"]
 PointFeatures = Literal["nearest", "trilinear"]
@@ -274,6 +274,8 @@ class SparseUNet(PointEncoder):
         """
         levels, place = self.voxel_levels(grid_coords, features, offsets)
         finest = levels[0][1]
+        if ascending(place):
+            return finest
         return torch.index_select(finest, 0, place, out=room_for(finest, finest.shape[1]))
 
     def voxel_levels(
@@ -295,9 +297,10 @@ class SparseUNet(PointEncoder):
         """
         self._check_voxels(grid_coords, features, offsets)
         grid, order = VoxelGrid.build(grid_coords, offsets)
-        x = features.to(self.stem.weight.dtype)[order]
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
+        x, place = features.to(self.stem.weight.dtype), order
+        if not ascending(order):
+            x, place = x[order], torch.empty_like(order)
+            place[order] = torch.arange(len(order), device=order.device)
         return self._network(x, grid), place
 
     @recycled()
@@ -314,10 +317,8 @@ class SparseUNet(PointEncoder):
         levels = [(grid, x)]
         for up, stage in zip(reversed(self.up), reversed(self.dec), strict=True):
             grid, stride_map, skip = way.pop()
-            x = up(x, stride_map)
-            both = room_for(x, x.shape[1] + skip.shape[1])
-            x = torch.cat([x, skip.to(x.dtype)], dim=1, out=both)
-            del both, skip  # what else holds their memory is gone
+            x = _beside(up, x, stride_map, skip)
+            del skip  # what else holds its memory is gone
             x = stage(x, grid)
             levels.insert(0, (grid, x))
         return levels
@@ -349,6 +350,20 @@ class SparseUNet(PointEncoder):
                 got="NaN or infinite values",
                 fix="Mend them, or leave those voxels out.",
             )
+
+
+def _beside(up: nn.Module, x: Tensor, stride_map: StrideMap, skip: Tensor) -> Tensor:
+    """Return what comes up from ``x``, (M, O), and behind it the channels of ``skip (M, C)``."""
+    width = up.norm.num_features
+    both = room_for(x, width + skip.shape[1], rows=len(skip))
+    if both is None:
+        return torch.cat([up(x, stride_map), skip.to(x.dtype)], dim=1)
+    both[:, width:] = skip
+    left = both[:, :width]
+    fine = up(x, stride_map, out=left)
+    if fine.data_ptr() != left.data_ptr():
+        left.copy_(fine)
+    return both
 
 
 def _pool(x: Tensor, offsets: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ from pointzoo.ops.sparse.conv import Epilogue, inverse_conv, strided_conv, subma
 from pointzoo.ops.sparse.grid import KernelMap, StrideMap, VoxelGrid
 from pointzoo.ops.sparse.memory import recycled, room_for
 from pointzoo.ops.sparse.norm import can_normalise, normalise
+from pointzoo.ops.sparse.search import ascending
 
 __all__ = [
     "Epilogue",
     "KernelMap",
     "StrideMap",
     "VoxelGrid",
+    "ascending",
     "can_normalise",
     "inverse_conv",
     "normalise",

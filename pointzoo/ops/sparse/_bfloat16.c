@@ -125,6 +125,7 @@ typedef struct {
     const bf16 *x, *residual;
     bf16 *packed, *y;
     int64_t depth, columns, deep, wide; /* the latter two padded to whole blocks */
+    int64_t y_step; /* numbers from row to row of y */
     const float *scale, *shift;
     int relu;
 } Convolution;
@@ -229,7 +230,7 @@ static TARGET void finish(const Convolution *c, const float *sum, int64_t row, i
                 v = _mm512_add_ps(v, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(more), 16));
             }
             if (c->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
-            _mm256_mask_storeu_epi16(c->y + at, mask, (__m256i)_mm512_cvtneps_pbh(v));
+            _mm256_mask_storeu_epi16(c->y + (row + r) * c->y_step + j, mask, (__m256i)_mm512_cvtneps_pbh(v));
         }
 }
 
@@ -258,15 +259,16 @@ int pointzoo_sparse_convolve_bf16(const bf16 *x, const float *w, const int64_t *
                                   int64_t depth, int64_t columns, int64_t rows, int64_t tile,
                                   int64_t offsets, const int64_t *starts, const int32_t *in,
                                   const int32_t *out, const float *scale, const float *shift,
-                                  const bf16 *residual, int64_t relu, bf16 *y, int threads) {
+                                  const bf16 *residual, int64_t relu, bf16 *y, int64_t y_step,
+                                  int threads) {
     int64_t deep = ceil_div(depth, BLOCK) * BLOCK, wide = ceil_div(columns, BLOCK) * BLOCK;
     Convolution c = {{rows, tile, offsets, starts, in, out}, x, residual, NULL, y, depth, columns,
-                     deep, wide, scale, shift, scale && relu};
+                     deep, wide, y_step, scale, shift, scale && relu};
     int64_t space = tile * wide * 4 + BLOCK * BLOCK * 4 + (tile + BLOCK) * deep * 2; /* bytes */
     c.packed = reserve(offsets * deep * wide * (int64_t)sizeof *c.packed);
     char *memory = reserve(threads * space);
     int failed = !c.packed || !memory;
-    expect(y, rows * columns * (int64_t)sizeof *y);
+    if (y_step == columns) expect(y, rows * columns * (int64_t)sizeof *y);
     if (!failed) {
 #pragma omp parallel num_threads(threads)
         {
@@ -398,7 +400,7 @@ int pointzoo_sparse_gradient_bf16(const bf16 *x, bf16 *y, int64_t depth, int64_t
     if (!rows) return memset(w, 0, (size_t)(offsets * depth * columns) * sizeof *w), 0;
     int64_t deep = ceil_div(depth, BLOCK) * BLOCK, wide = ceil_div(columns, BLOCK) * BLOCK;
     Convolution c = {{rows, tile, offsets, starts, in, out}, x, NULL, NULL, y, depth, columns, deep,
-                     wide, NULL, NULL, 0};
+                     wide, columns, NULL, NULL, 0};
     Parts parts = parts_of(&c.tiles, threads);
     int64_t size = parts.count * offsets * deep * wide, space = BATCH * (deep + wide);
     float *weights = reserve(size * (int64_t)sizeof *weights);

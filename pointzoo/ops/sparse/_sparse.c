@@ -128,7 +128,7 @@ typedef struct {
     Panels panels;
     const float *x;
     float *packed, *y;
-    int64_t depth, columns;
+    int64_t depth, columns, y_step; /* floats from row to row of y */
     Epilogue epilogue;
 } Convolution;
 
@@ -153,15 +153,15 @@ static void pack(const Convolution *c, const float *w, const int64_t *step, int6
 static void finish(const Convolution *c, const float *sum, int64_t width, int64_t row, int64_t rows,
                    int64_t from, int64_t end) {
     for (int64_t r = 0; r < rows; r++, sum += width) {
-        int64_t place = (row + r) * c->columns + from;
+        float *y = c->y + (row + r) * c->y_step + from;
         Epilogue e = c->epilogue;
         if (!e.scale) {
-            memcpy(c->y + place, sum, (size_t)(end - from) * sizeof *sum);
+            memcpy(y, sum, (size_t)(end - from) * sizeof *sum);
             continue;
         }
         e.scale += from, e.shift += from;
-        if (e.residual) e.residual += place;
-        c->panels.kernels->finish(&e, sum, c->y + place, end - from);
+        if (e.residual) e.residual += (row + r) * c->columns + from;
+        c->panels.kernels->finish(&e, sum, y, end - from);
     }
 }
 
@@ -212,20 +212,21 @@ int pointzoo_sparse_expect(void *from, int64_t bytes, int threads) {
 }
 
 /* y (rows, columns) = the sums over pairs of x (., depth) times w (offsets, depth, columns), which
- * lies in memory with w_steps[3]. The epilogue is left out where scale is NULL. 0 when it worked. */
+ * lies in memory with w_steps[3]. Rows of y are y_step apart, those of the residual `columns`. The
+ * epilogue is left out where scale is NULL. 0 when it worked. */
 int pointzoo_sparse_convolve(const float *x, const float *w, const int64_t *w_steps, int64_t depth,
                              int64_t columns, int64_t rows, int64_t tile, int64_t offsets,
                              const int64_t *starts, const int32_t *in, const int32_t *out,
                              const float *scale, const float *shift, const float *residual,
-                             int64_t relu, float *y, int threads) {
+                             int64_t relu, float *y, int64_t y_step, int threads) {
     Convolution c = {{rows, tile, offsets, starts, in, out}, panels_of(columns), x, NULL, y, depth,
-                     columns, {scale, shift, residual, (int)relu}};
+                     columns, y_step, {scale, shift, residual, (int)relu}};
     int64_t width = c.panels.width, tiles = ceil_div(rows, tile);
     int64_t groups = tiles >= 16 * threads ? 1 : c.panels.count; /* few tiles: share out panels */
     c.packed = reserve(offsets * depth * width * (int64_t)sizeof *c.packed);
     float *sums = reserve(threads * tile * width * (int64_t)sizeof *sums);
     int failed = !c.packed || !sums;
-    expect(y, rows * columns * (int64_t)sizeof *y);
+    if (y_step == columns) expect(y, rows * columns * (int64_t)sizeof *y);
     if (!failed) {
 #pragma omp parallel num_threads(threads)
         {
@@ -332,7 +333,7 @@ int pointzoo_sparse_gradient(const float *x, float *y, int64_t depth, int64_t co
                              const int32_t *in, const int32_t *out, float *w, int threads) {
     if (!rows) return memset(w, 0, (size_t)(offsets * depth * columns) * sizeof *w), 0;
     Gradient g = {.c = {{rows, tile, offsets, starts, in, out}, panels_of(columns), x, NULL, y,
-                        depth, columns, {0}}};
+                        depth, columns, columns, {0}}};
     int64_t size = depth * columns, space = BATCH * (depth + SKEW + ceil_div(columns, 16) * 16);
     g.parts = parts_of(&g.c.tiles, threads);
     int64_t parts = g.parts.count;

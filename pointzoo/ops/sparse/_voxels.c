@@ -56,13 +56,15 @@ int pointzoo_sparse_order(const int64_t *batch, const int64_t *coords, int64_t n
     total = bits[0] + bits[1] + bits[2] + bits_of((uint64_t)batch[n - 1]);
     Entry *entries = total <= 64 ? malloc((size_t)n * 2 * sizeof *entries) : NULL;
     if (!entries) return 1;
+    int done = 1;
     for (int64_t i = 0; i < n; i++) {
         uint64_t key = (uint64_t)batch[i];
         for (int a = 0; a < 3; a++)
             key = (bits[a] < 64 ? key << bits[a] : 0) | (uint64_t)(coords[3 * i + a] - low[a]);
         entries[i] = (Entry){key, i};
+        done &= !i || key >= entries[i - 1].key;
     }
-    const Entry *sorted = radix_sort(entries, entries + n, n, total);
+    const Entry *sorted = done ? entries : radix_sort(entries, entries + n, n, total);
     for (int64_t i = 0; i < n; i++) order[i] = sorted[i].row;
     free(entries);
     return 0;

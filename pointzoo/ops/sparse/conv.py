@@ -30,12 +30,15 @@ class Epilogue:
         shift: (Cout,)
         residual: (M, Cout) added before the ReLU, or None.
         relu: Whether a ReLU closes it.
+        out: (M, Cout) where to write, in the type of the input; rows may lie apart. None for
+            memory of its own.
     """
 
     scale: Tensor
     shift: Tensor
     residual: Tensor | None = None
     relu: bool = True
+    out: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the epilogue of ``x (M, Cout)``."""
@@ -45,7 +48,8 @@ class Epilogue:
         """Return what follows scale and shift, in place."""
         if self.residual is not None:
             x = x.add_(self.residual)
-        return x.relu_() if self.relu else x
+        x = x.relu_() if self.relu else x
+        return x if self.out is None else self.out.copy_(x)
 
 
 def submanifold_conv(
@@ -166,8 +170,10 @@ def _convolve(
             function: Any = _Convolution  # torch does not annotate apply
             return cast(Tensor, function.apply(x, weight, pairs, exchanged))
         if core.multiplies(x):
-            out = memory.room_for(x, weight.shape[2], pairs.num_outputs)
-            return core.convolve(x, weight, pairs.tiles, **vars(epilogue), out=out)
+            parts = vars(epilogue).copy()
+            if epilogue.out is None:
+                parts["out"] = memory.room_for(x, weight.shape[2], pairs.num_outputs)
+            return core.convolve(x, weight, pairs.tiles, **parts)
         return _finish(_forward(x, weight, pairs), epilogue)
 
 

@@ -31,8 +31,8 @@ _SIGNATURES = {
     "collect": [*[_POINTER] * 4],
     "narrow": [*[_POINTER] * 3, _COUNT, _COUNT, *[_POINTER] * 3],
     "expect": [_POINTER, _COUNT],
-    "convolve": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
-    "convolve_bf16": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER],
+    "convolve": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER, _COUNT],
+    "convolve_bf16": [*[_POINTER] * 3, *[_COUNT] * 5, *[_POINTER] * 6, _COUNT, _POINTER, _COUNT],
     "gradient_bf16": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
     "gradient": [_POINTER, _POINTER, *[_COUNT] * 5, *[_POINTER] * 4],
     "moments": [_POINTER, *[_COUNT] * 3, _POINTER],
@@ -296,7 +296,8 @@ def convolve(
         shift: None if ``scale`` is.
         residual: (rows, Cout) or None.
         relu: Whether a ReLU follows, if there is ``scale``.
-        out: (rows, Cout) memory for the result, in the type of ``x``; None for fresh memory.
+        out: (rows, Cout) where to write, in the type of ``x``; its rows may lie apart. None for
+            fresh memory.
     """
     kind, (depth, columns), function = x.dtype, weight.shape[1:], _function("convolve", x)
     stored = torch.bfloat16 if function.endswith("bf16") else torch.float32
@@ -304,12 +305,14 @@ def convolve(
     strides = list(weight.stride())
     weight = weight[-1] if reverse else weight
     strides[0] = -strides[0] if reverse else strides[0]
-    y = x.new_empty(tiles.rows, columns) if out is None or out.dtype != stored else out
+    fits = out is not None and out.dtype == stored == kind
+    y = out if out is not None and fits else x.new_empty(tiles.rows, columns, dtype=stored)
     kinds = (scale, torch.float32), (shift, torch.float32), (residual, stored)
     epilogue = [None if part is None else plain(part, dtype) for part, dtype in kinds]
     sizes = torch.tensor(strides), depth, columns
-    call(function, x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y)
-    return y.to(kind)
+    call(function, x, weight, *sizes, *tiles.plain, *epilogue, int(relu), y, y.stride(0))
+    y = y.to(kind)
+    return y if out is None or y is out else out.copy_(y)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, tiles: Tiles) -> Tensor:
@@ -334,4 +337,5 @@ def _function(name: str, x: Tensor) -> str:
 
 def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``x`` as the core reads it, one row after the other."""
-    return x.detach().to(dtype).contiguous()
+    as_it_is = x.dtype == dtype and x.is_contiguous()
+    return x if as_it_is else x.detach().to(dtype).contiguous()

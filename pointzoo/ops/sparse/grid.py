@@ -148,7 +148,8 @@ class VoxelGrid:
         order = core.sorted_order(batch, coords) if core.takes(coords) else None
         if order is None:
             order = search.sorted_order(batch, coords)
-        return VoxelGrid(coords[order], batch, offsets), order
+        coords = coords.clone() if search.ascending(order) else coords[order]
+        return VoxelGrid(coords, batch, offsets), order
 
     @property
     def num_voxels(self) -> int:

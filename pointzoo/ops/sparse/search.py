@@ -47,6 +47,11 @@ def sorted_order(batch: Tensor, coords: Tensor) -> Tensor:
     return key.argsort(stable=True)
 
 
+def ascending(rows: Tensor) -> bool:
+    """Say whether rows (M,), each of them once, are in order already."""
+    return bool((rows[1:] > rows[:-1]).all())
+
+
 def starts_of_runs(rows: Tensor) -> Tensor:
     """Return (M,) whether each of the sorted ``rows (M, C)`` differs from the one before it."""
     first = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
