@@ -457,9 +457,13 @@ def measure(task: Task, rounds: int) -> dict[str, Any]:
     every = [rate for found in rates.values() for rate in found[1:]]
     report = {"task": task.name, "gflop": task.work, "mm_gflops": statistics.median(every)}
     report |= {"mm_gflops_min": min(every), "mm_gflops_max": max(every)}
-    peers = [row["median_s"] for name, row in rows.items() if not name.startswith("pointzoo")]
-    for row in rows.values():
-        row["fastest_peer_over_this"] = min(peers) / row["median_s"] if peers else None
+    peers = [name for name in rows if not name.startswith("pointzoo")]
+    fastest = min(peers, key=lambda name: rows[name]["median_s"], default=None)
+    for name, row in rows.items():
+        row["fastest_peer_over_this"] = None
+        if fastest:
+            pairs = zip(times[fastest][1:], times[name][1:], strict=False)  # of one round each
+            row["fastest_peer_over_this"] = statistics.median(p / t for p, t in pairs)
     return {**report, "rows": rows}
 
 

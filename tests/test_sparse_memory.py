@@ -104,3 +104,35 @@ def test_nothing_that_is_held_changes_in_a_network(monkeypatch):
     assert len(seen) > 20
     for held, was in seen.values():
         assert np.array_equal(held.numpy(), was)
+
+
+def test_what_a_hook_returns_counts():
+    """The way up is written in place, but not past a hook that changes it."""
+    coords = torch.unique(torch.randint(0, 40, (60_000, 3)), dim=0)
+    features, offsets = torch.rand(len(coords), 6), torch.tensor([len(coords)])
+    encoder = pz.create_encoder("sparseunet14", in_channels=6).eval()
+
+    def doubled(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output * 2.0
+
+    encoder.up[0].register_forward_hook(doubled)
+    with torch.no_grad():
+        found = encoder.forward_voxels(coords, features, offsets)
+    wanted = encoder.forward_voxels(coords, features, offsets).detach()  # with gradients: joined
+    assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_voxels_in_order_give_what_shuffled_ones_give():
+    coords = torch.unique(torch.randint(0, 30, (9000, 3)), dim=0)
+    features, offsets = torch.rand(len(coords), 6), torch.tensor([len(coords)])
+    encoder = pz.create_encoder("sparseunet14", in_channels=6).eval()
+    order = torch.randperm(len(coords))
+    with torch.no_grad():
+        sorted_rows = encoder.forward_voxels(coords, features, offsets)
+        shuffled = encoder.forward_voxels(coords[order], features[order], offsets)
+        levels, place = encoder.voxel_levels(coords, features, offsets)
+    assert shuffled.equal(sorted_rows[order])
+    assert place.equal(torch.arange(len(coords)))
+    kept = levels[0][0].coords.clone()
+    coords += 7  # the grid does not change with what its caller does
+    assert levels[0][0].coords.equal(kept)
