@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from figures import labels_of
 
 from pointzoo.protocols import get_protocol
@@ -160,9 +159,7 @@ def _methods(stored: Mapping[str, Any]) -> str:
             seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
             size = f"{cells[0]['trained']:,}", f"{cells[0]['megabytes']:.2f}"
             table.append([*row, *size, seconds])
-    tests = [
-        column for test in ("mIoU", *others) for column in (test, "gain over random", "seeds")
-    ]
+    tests = [column for test in ("mIoU", *others) for column in (test, "gain over random", "seeds")]
     header = ["labelled", "method", "start", *tests, "trained values", "MB", "seconds"]
     title = "Composed rooms: linear heads, LoRA and full fine-tuning (%)"
     return _section(title, header, table) + _made(stored)

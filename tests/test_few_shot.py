@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import pointzoo as pz
 from pointzoo.errors import CloudError, ConfigError, UnknownNameError
-from pointzoo.finetuning import few_shot as module
+from pointzoo.finetuning import closed_form as module
 
 NAMES = ("floor", "wall", "box")
 
@@ -60,7 +60,7 @@ def test_ridge_is_ridge_and_leaves_out_in_closed_form():
     rng = np.random.default_rng(0)
     known, labels = rng.normal(size=(30, 5)), rng.integers(0, 3, 30)
     counts = np.bincount(labels, minlength=3)
-    solved = module._ridge(known, labels, counts)
+    solved = module.ridge(known, labels, counts)
     weights = 1.0 / counts[labels]
     weights = weights / weights.sum() * 30
     target = np.eye(3)[labels]
@@ -81,7 +81,7 @@ def test_ridge_is_ridge_and_leaves_out_in_closed_form():
             total += weights[i] * ((fitted - target[i]) ** 2).sum()
         return total
 
-    penalty = min(module._PENALTIES.tolist(), key=error)
+    penalty = min(module.PENALTIES.tolist(), key=error)
     brute = solve(np.ones(30, bool), penalty)
     ratio = solved.weight / brute[:5]  # the temperature is the only difference
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
@@ -92,7 +92,7 @@ def test_prototype_takes_the_nearest_mean():
     rng = np.random.default_rng(1)
     known = rng.normal(size=(12, 4))
     labels = np.arange(12) % 3
-    solved = module._prototype(known, labels, np.bincount(labels, minlength=4))
+    solved = module.prototype(known, labels, np.bincount(labels, minlength=4))
     means = np.stack([known[labels == k].mean(axis=0) for k in range(3)])
     fresh = rng.normal(size=(50, 4))
     nearest = ((fresh[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
@@ -140,11 +140,9 @@ def test_next_points_are_new_and_spread_and_help(encoder: pz.PointEncoder):
 @given(st.integers(2, 5), st.integers(0, 3), st.sampled_from(["ridge", "prototype"]))
 def test_any_handful_gives_finite_answers(each: int, seed: int, method: str):
     rng = np.random.default_rng(seed)
-    space = module._Space.of(
-        np.c_[rng.normal(size=(40, 3)), np.ones(40)].astype(np.float32), (3, 1)
-    )
+    space = module.Space.of(np.c_[rng.normal(size=(40, 3)), np.ones(40)].astype(np.float32), (3, 1))
     labels = np.arange(3 * each) % 3
-    solver = module._ridge if method == "ridge" else module._prototype
+    solver = module.ridge if method == "ridge" else module.prototype
     solved = solver(space.features[: 3 * each].astype(np.float64), labels, np.bincount(labels))
     assert np.isfinite(solved.weight).all()
     assert np.isfinite(solved.bias).all()

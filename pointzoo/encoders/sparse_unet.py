@@ -354,7 +354,8 @@ class SparseUNet(PointEncoder):
 
 def _beside(up: nn.Module, x: Tensor, stride_map: StrideMap, skip: Tensor) -> Tensor:
     """Return what comes up from ``x``, (M, O), and behind it the channels of ``skip (M, C)``."""
-    width = up.norm.num_features
+    assert isinstance(up, Up)
+    width = up.weight.shape[2]
     both = room_for(x, width + skip.shape[1], rows=len(skip))
     if both is None:
         return torch.cat([up(x, stride_map), skip.to(x.dtype)], dim=1)

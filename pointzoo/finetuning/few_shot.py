@@ -1,11 +1,8 @@
 """A head from a handful of labelled points, in closed form, and where the next label helps most.
 
-Ridge regression of the one-hot labels on all that a frozen encoder has about a point: the features
-of every level and what it read (:data:`pointzoo.finetuning.network.Reads`), standardised over the
-whole cloud, every block of the same weight. The penalty and the temperature of the softmax are
-those under which every labelled point is explained best by the others (leave one out, in closed
-form). Or the nearest class mean of the labelled points (J. Snell et al., "Prototypical networks for
-few-shot learning", NeurIPS 2017, section 2.3), its temperature found likewise.
+A head of :mod:`pointzoo.finetuning.closed_form` on all that a frozen encoder has about a point: the
+features of every level and what it read (:data:`pointzoo.finetuning.network.Reads`), standardised
+over the whole cloud, every block of the same weight.
 
 Shape legend: N points, n labelled ones, C channels, K classes.
 """
@@ -22,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from pointzoo.cloud import FloatArray, IntArray, PointCloud
 from pointzoo.encoders.base import PointEncoder
 from pointzoo.errors import ConfigError, UnknownNameError
 from pointzoo.features import Source, as_cloud
+from pointzoo.finetuning.closed_form import Solution, Space, prototype, ridge
 from pointzoo.finetuning.linear import set_head
 from pointzoo.finetuning.model import Model
 from pointzoo.finetuning.network import Network
@@ -37,10 +35,6 @@ from pointzoo.finetuning.source import resolve_encoder
 from pointzoo.tasks.scene_probe import LinearProbe
 
 METHODS = ("ridge", "prototype")
-_PENALTIES = np.logspace(-3, 4, 15)
-_TEMPERATURES = np.logspace(-2.5, 2, 19)
-_PENALTY, _TEMPERATURE = 10.0, 0.1
-"""Of ridge regression where no class has two points to choose them by."""
 _CANDIDATES = 2000
 
 
@@ -68,8 +62,8 @@ class FewShot:
     seconds: float
     points: IntArray
     point_labels: IntArray
-    _space: _Space = field(repr=False)
-    _solution: _Solution = field(repr=False)
+    _space: Space = field(repr=False)
+    _solution: Solution = field(repr=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -184,65 +178,11 @@ def few_shot(
     network, source = resolve_encoder(encoder, seed=0, storable=False)
     with torch.random.fork_rng(devices=[]):
         base = Model(Network(network, Segmentation(names), reads="levels").eval(), method, source)
-    space = _Space.of(base.network.features(ready), base.network.widths)
+    space = Space.of(base.network.features(ready), base.network.widths)
     return _fit(base, ready, space, rows, numbers)
 
 
-@dataclass(frozen=True, eq=False)
-class _Space:
-    """Features of a cloud, standardised: (N, C), mean (C,) and scale (C,)."""
-
-    features: FloatArray
-    mean: FloatArray
-    scale: FloatArray
-
-    @classmethod
-    def of(cls, features: FloatArray, widths: Sequence[int]) -> _Space:
-        """Standardise; the variance of every block is the same, and C in all."""
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        constant = deviation <= 1e-6 * deviation.max()
-        share = np.repeat(np.sqrt(np.array(widths) * len(widths) / sum(widths)), widths)
-        scale = (np.where(constant, 1.0, deviation) * share).astype(np.float32)
-        return cls((features - mean) / scale, mean, scale)
-
-
-@dataclass(frozen=True, eq=False)
-class _Solution:
-    """Logits ``x @ weight + bias``, and the covariance of the regression.
-
-    The inverse of (known - center)^T (known - center) + penalty is identity over penalty but along
-    the few ``axes`` (n, C) that the labelled points span, where it has ``shrunk`` (n,) less.
-    """
-
-    weight: FloatArray
-    bias: FloatArray
-    center: FloatArray
-    axes: FloatArray
-    shrunk: FloatArray
-    penalty: float
-
-    def leverage(self, features: FloatArray) -> FloatArray:
-        """Return (N,) for features (N, C), without a copy of them."""
-        along = (features @ self.axes.T.astype(np.float32)) - (self.axes @ self.center)
-        apart = np.einsum("nc,nc->n", features, features) - 2 * (
-            features @ self.center.astype(np.float32)
-        )
-        apart = apart + float(self.center @ self.center)
-        found: FloatArray = (apart - along**2 @ self.shrunk) / self.penalty
-        return np.maximum(found, 0.0)
-
-    def shared(self, features: FloatArray) -> FloatArray:
-        """Return the covariance (n, n) between features (n, C)."""
-        apart = (features - self.center).astype(np.float32)
-        along = apart @ self.axes.T.astype(np.float32)
-        shrunk = along * self.shrunk.astype(np.float32)
-        found: FloatArray = (apart @ apart.T - shrunk @ along.T) / np.float32(self.penalty)
-        return found
-
-
-def _fit(
-    base: Model, cloud: PointCloud, space: _Space, rows: IntArray, labels: IntArray
-) -> FewShot:
+def _fit(base: Model, cloud: PointCloud, space: Space, rows: IntArray, labels: IntArray) -> FewShot:
     started = time.perf_counter()
     classes = len(base.class_names)
     known = space.features[rows].astype(np.float64)
@@ -253,7 +193,7 @@ def _fit(
             got=f"{len(rows)} points of {int((counts > 0).sum())}",
             fix="Label a point of another class.",
         )
-    solved = (_ridge if base.method == "ridge" else _prototype)(known, labels, counts)
+    solved = (ridge if base.method == "ridge" else prototype)(known, labels, counts)
     with torch.random.fork_rng(devices=[]):
         old = base.network
         network = Network(old.encoder, base.task, reads=old.reads, widths=old.widths)
@@ -275,86 +215,6 @@ def _fit(
         _space=space,
         _solution=solved,
     )
-
-
-def _ridge(known: FloatArray, labels: IntArray, counts: IntArray) -> _Solution:
-    """Solve ridge regression of one-hot labels, every class of the same weight."""
-    classes = len(counts)
-    target = np.eye(classes)[labels]
-    weights = 1.0 / counts[labels]
-    weights = weights / weights.sum()
-    center, middle = weights @ known, weights @ target
-    root = np.sqrt(weights * len(labels))[:, None]
-    left, sizes, right = np.linalg.svd(root * (known - center), full_matrices=False)
-    along = left.T @ (root * (target - middle))
-    repeated = counts[labels] > 1  # what can be left out without losing a class
-
-    def left_out(penalty: float) -> FloatArray:
-        shrunk = sizes**2 / (sizes**2 + penalty)
-        fitted = left @ (shrunk[:, None] * along) / root + middle
-        own = (left**2) @ shrunk + weights
-        found: FloatArray = target - (target - fitted) / np.maximum(1.0 - own, 1e-6)[:, None]
-        return found
-
-    def error(penalty: float) -> float:
-        wrong = ((left_out(penalty) - target) ** 2).sum(axis=1)
-        return float((weights * wrong)[repeated].sum())
-
-    penalty = min(_PENALTIES.tolist(), key=error) if repeated.any() else _PENALTY
-    temperature = _temperature(left_out(penalty), labels, weights, repeated, _TEMPERATURE)
-    solved = right.T @ ((sizes / (sizes**2 + penalty))[:, None] * along)  # (C, K)
-    bias = middle - center @ solved
-    shrunk = sizes**2 / (sizes**2 + penalty)
-    return _Solution(solved / temperature, bias / temperature, center, right, shrunk, penalty)
-
-
-def _prototype(known: FloatArray, labels: IntArray, counts: IntArray) -> _Solution:
-    """Classify by the nearest class mean; a class without a point is far from everything."""
-    classes, channels = len(counts), known.shape[1]
-    means = np.zeros((classes, channels))
-    np.add.at(means, labels, known)
-    means /= np.maximum(counts, 1)[:, None]
-    scores = _closeness(known, means)
-    repeated = counts[labels] > 1
-    size = counts[labels][repeated, None]
-    others = (size * means[labels][repeated] - known[repeated]) / (size - 1)
-    apart = ((known[repeated] - others) ** 2).mean(axis=1) - (known[repeated] ** 2).mean(axis=1)
-    scores[repeated, labels[repeated]] = -apart / 2
-    weights = 1.0 / counts[labels]
-    temperature = _temperature(scores, labels, weights, repeated, 1.0)
-    bias = -(means**2).mean(axis=1) / 2
-    bias = np.where(counts > 0, bias, bias.min() - 1e3 * temperature)
-    center = means[counts > 0].mean(axis=0)
-    _, sizes, right = np.linalg.svd(known - center, full_matrices=False)
-    shrunk, weight = sizes**2 / (sizes**2 + channels), means.T / channels / temperature
-    return _Solution(weight, bias / temperature, center, right, shrunk, float(channels))
-
-
-def _closeness(known: FloatArray, means: FloatArray) -> FloatArray:
-    """Return minus half the mean squared distance to each mean, up to a term of the point alone."""
-    scores: FloatArray = known @ means.T / known.shape[1] - (means**2).mean(axis=1) / 2
-    return scores
-
-
-def _temperature(
-    scores: FloatArray,
-    labels: IntArray,
-    weights: FloatArray,
-    judged: NDArray[np.bool_],
-    otherwise: float,
-) -> float:
-    """Return the temperature under which the labels are likeliest, judged on some rows."""
-    if not judged.any():
-        return otherwise
-    rows = np.flatnonzero(judged)
-
-    def surprise(temperature: float) -> float:
-        logits = torch.from_numpy(scores[rows] / temperature)
-        found = logits.log_softmax(dim=1).numpy()[np.arange(len(rows)), labels[rows]]
-        return float(-(weights[rows] * found).sum())
-
-    best: float = min(_TEMPERATURES.tolist(), key=surprise)
-    return best
 
 
 def _margin(probabilities: FloatArray) -> FloatArray:

@@ -16,13 +16,14 @@ import importlib.machinery
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _POINTER, _COUNT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _GRID = [*[_POINTER] * 10, _COUNT, _COUNT]
-_SIGNATURES = {
+_SIGNATURES: dict[str, list[Any]] = {
     "order": [_POINTER, _POINTER, _COUNT, _POINTER],
     "columns": [_POINTER, _POINTER, _COUNT, *[_POINTER] * 11],
     "halve": [*_GRID, *[_POINTER] * 4],
@@ -203,8 +204,8 @@ def columns_of(batch: Tensor, coords: Tensor) -> Columns:
     columns, lines, rows, words = torch.empty(4, n + 1, dtype=torch.int32).unbind()
     found = cloud, x, y, z, columns, lines, bits, places, rows, words
     call("columns", batch, coords.contiguous(), n, *found, counts)
-    c, l, w = counts.tolist()
-    sizes = l, l, c, n, c + 1, l + 1, w, w, w + 1, c + 1
+    c, lines_found, w = counts.tolist()
+    sizes = lines_found, lines_found, c, n, c + 1, lines_found + 1, w, w, w + 1, c + 1
     return Columns(*(part[:size].clone() for part, size in zip(found, sizes, strict=True)))
 
 
