@@ -170,10 +170,10 @@ def _convolve(
             function: Any = _Convolution  # torch does not annotate apply
             return cast(Tensor, function.apply(x, weight, pairs, exchanged))
         if core.multiplies(x):
-            parts = vars(epilogue).copy()
-            if epilogue.out is None:
-                parts["out"] = memory.room_for(x, weight.shape[2], pairs.num_outputs)
-            return core.convolve(x, weight, pairs.tiles, **parts)
+            out = epilogue.out
+            if out is None:
+                out = memory.room_for(x, weight.shape[2], pairs.num_outputs)
+            return core.convolve(x, weight, pairs.tiles, **{**vars(epilogue), "out": out})
         return _finish(_forward(x, weight, pairs), epilogue)
 
 
