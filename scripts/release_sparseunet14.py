@@ -130,16 +130,18 @@ def _limitations(manifest: RoomsManifest, scenes: int) -> str:
   classes apart much better than one on random features, and is still wrong about most small or rare
   things.
 - How it is fine-tuned matters. `pz.finetune` (a head fitted first, the encoder at a tenth of the
-  rate; heads read all levels) gains over random weights above; the plain training of
+  rate; heads read all levels) gains over random weights above, most where few points are labelled;
+  240 steps do not train random weights to their end. The plain training of
   benchmarks/rooms_labels.py (one rate, a random head) gained nothing on the one seed that has both.
 - It saw {scenes:,} crops of {rooms} composed rooms. The paper's run saw a million of
   real ones. Train your own for serious work (`pointzoo pretrain msc`, which goes on from this
   weight with `--encoder {NAME}`).
 - The rooms are composed and their scan is simulated. How far its features carry over to real scans
-  was not measured. The test rooms come from the same program, with furniture it never saw; on the
-  five MORSE rooms, which others composed, a linear layer gains about half as much, and the one run
-  of `pointzoo benchmark morse-transfer` (one seed, 240 steps) did better from scratch: 23.8
-  against 20.0 mIoU.
+  was not measured. The test rooms come from the same program, with furniture it never saw. On the
+  five MORSE rooms, which others composed, it gains less: "on morse" above gives what fine-tuning
+  makes of all rooms or of few labelled points, and a linear layer gains about half as much. With
+  15 labelled rooms nothing sure is left there, and one run of `pointzoo benchmark morse-transfer`
+  (one seed, 240 steps) did better from scratch: 23.8 against 20.0 mIoU.
 - It knows rooms of a few metres with furniture, in metres, with z up and the colours and normals of
   a scan. Outdoor scenes, large halls, single objects and aerial scans were not in its data.
 - Voxels of 5 cm: what is smaller shares a feature with its surroundings.
