@@ -6,7 +6,8 @@
  * column meet the words of another. No keys are packed after the sort, so that coordinates may be
  * anything up to 2**61 in size.
  *
- * Pairs are listed as _sparse.c describes. The caller owns all memory; see core.py for the calls.
+ * Pairs are listed as _sparse.c describes. The caller owns all memory, but for the pairs between the two
+ * calls that find neighbours; see core.py.
  */
 
 #include "_sparse.h"

@@ -1,6 +1,6 @@
 """Memory that the large results of a forward pass share, one after the other, in inference.
 
-The system hands out fresh memory in zeroed pages, which takes a tenth of the time of a network.
+The system hands out fresh memory in zeroed pages, which takes a twentieth of the time of a network.
 Inside :func:`recycled`, the memory of a result is handed out again as soon as the last tensor that
 uses it is gone, views and detached ones included.
 """
